@@ -1,0 +1,36 @@
+"""Errors that end a run with exit code 2: one clear line, no traceback, nothing half-written."""
+
+from __future__ import annotations
+
+__all__ = [
+    "NoVerdictError",
+    "OutputError",
+    "ParityError",
+    "ReferenceSourceError",
+    "SubjectError",
+    "UsageError",
+]
+
+
+class ParityError(Exception):
+    """The job could not be done; the message names the value, the expectation and the next step."""
+
+
+class UsageError(ParityError):
+    """An option or a name given by the user is not known."""
+
+
+class ReferenceSourceError(ParityError):
+    """The official code cannot be reached, is incomplete, or is not what it claims to be."""
+
+
+class SubjectError(ParityError):
+    """The subject cannot be loaded, or offers something that is not what its capability promises."""
+
+
+class OutputError(ParityError):
+    """A report cannot be written where the user asked for it."""
+
+
+class NoVerdictError(ParityError):
+    """The instrument failed its own check, so that neither parity nor divergence may be claimed."""

@@ -1,0 +1,179 @@
+"""The one abstraction: a stack is anything that offers some of the named capabilities below.
+
+The reference (official code) and every subject (`port`, the document's legacy code, a user's adapter file)
+are stacks. A capability is a callable attribute with the contract documented in `CAPABILITIES`; each is
+optional, and a check whose capability the subject lacks is reported as *not run*, never as *passed*.
+
+A stack is a plain Python object: a module, a class instance, or a class (instantiated without arguments).
+Adapters exchange only tensors, numbers and mappings with parity, so a user's file need not import it.
+
+Two attributes, both optional, describe the stack itself:
+
+- `name`: how the report calls it;
+- `claims_bitwise`: true where the stack claims official's operations in official's order, so that float
+  results in fp32 on a CPU are required to be equal bit for bit (tier T0). `port` claims it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from parity.errors import SubjectError
+
+__all__ = ["CAPABILITIES", "Capability", "capabilities_of", "capability", "claims_bitwise", "stack_name"]
+
+
+@dataclass(frozen=True)
+class Capability:
+    """What one capability is called, how parity calls it and what it returns.
+
+    Attributes:
+        signature: the call that parity makes.
+        returns: shape, dtype and meaning of the result.
+        official: the official file and line that the reference side executes.
+    """
+
+    signature: str
+    returns: str
+    official: str
+
+
+CAPABILITIES: Mapping[str, Capability] = {
+    "make_mask": Capability(
+        "make_mask(input_size: tuple[int, int], num_masking_patches: int, max_num_patches: float)",
+        "bool array (H, W) or (H*W,), True = masked; drawn from Python's `random` module",
+        "dinov2/data/masking.py:74",
+    ),
+    "mask_counts": Capability(
+        "mask_counts(n_rows: int, n_tokens: int, mask_ratio_min_max: tuple[float, float], "
+        "mask_probability: float)",
+        "list[int]: the number of patches asked of the mask generator for each of the n_rows global crops, "
+        "before the shuffle; 0 = unmasked",
+        "dinov2/data/collate.py:20-32",
+    ),
+    "collate": Capability(
+        "collate(samples: list[dict[str, list[Tensor]]], config, dtype: torch.dtype)",
+        "dict with official's keys: collated_global_crops (2B, 3, G, G), collated_local_crops (nB, 3, L, L), "
+        "collated_masks bool (2B, N), mask_indices_list int64 (M,), masks_weight float32 (M,), "
+        "upperbound int, n_masked_patches int64 (1,)",
+        "dinov2/data/collate.py:10-49",
+    ),
+    "dino_loss": Capability(
+        "dino_loss(student_output_list: list[Tensor (B, K)], "
+        "teacher_out_softmaxed_centered_list: list[Tensor (B, K)])",
+        "scalar tensor",
+        "dinov2/loss/dino_clstoken_loss.py:63-74",
+    ),
+    "ibot_loss": Capability(
+        "ibot_loss(student_patch_tokens_masked (M, K), teacher_patch_tokens_masked (M, K), "
+        "student_masks_flat bool (2B, N), n_masked_patches: int, masks_weight (M,))",
+        "scalar tensor",
+        "dinov2/loss/ibot_patch_loss.py:103-126",
+    ),
+    "koleo_loss": Capability(
+        "koleo_loss(student_output (B, D))", "scalar tensor", "dinov2/loss/koleo_loss.py:37-48"
+    ),
+    "sinkhorn": Capability(
+        "sinkhorn(kind: 'dino' | 'ibot', teacher_output (M, K), teacher_temp: float)",
+        "assignment probabilities (M, K); rows sum to 1",
+        "dinov2/loss/dino_clstoken_loss.py:35-61, dinov2/loss/ibot_patch_loss.py:60-91",
+    ),
+    "softmax_center": Capability(
+        "softmax_center(kind: 'dino' | 'ibot', teacher_outputs: list[Tensor (M, K)], teacher_temp: float)",
+        "(list of targets (M, K), one per batch, each followed by a centre update; centre (K,) with the "
+        "pending update applied)",
+        "dinov2/loss/dino_clstoken_loss.py:29-33, 76-99",
+    ),
+    "schedules": Capability(
+        "schedules(config)",
+        "dict of float64 arrays, one value per iteration: lr, wd, momentum, teacher_temp, last_layer_lr",
+        "dinov2/train/train.py:63-109",
+    ),
+    "default_config": Capability(
+        "default_config()",
+        "nested mapping of the default configuration, with official's keys",
+        "dinov2/configs/ssl_default_config.yaml",
+    ),
+    "parameter_groups": Capability(
+        "parameter_groups(config, iterations: list[int])",
+        "{iteration: {official parameter name: {'lr': float, 'weight_decay': float, and optionally "
+        "'lr_multiplier', 'wd_multiplier', 'is_last_layer', 'group': int}}}, student parameters only, named "
+        "'backbone.…', 'dino_head.…', 'ibot_head.…'; a module whose groups cannot be built maps "
+        "'MODULE' to {'error': message}",
+        "dinov2/utils/param_groups.py:56-103, dinov2/train/train.py:112-119",
+    ),
+    "build_backbone": Capability(
+        "build_backbone(config)",
+        "nn.Module with official parameter names, drop path included, called as "
+        "module(crops | [crops, …], masks=mask | [mask | None, …], is_training=True) and returning "
+        "official's dict or list of dicts",
+        "dinov2/models/vision_transformer.py:46-330",
+    ),
+    "build_head": Capability(
+        "build_head(config, kind: 'dino' | 'ibot')",
+        "nn.Module, called as module(x (M, D)) -> (M, K)",
+        "dinov2/layers/dino_head.py:12-41",
+    ),
+    "init_state": Capability(
+        "init_state(config, seed: int)",
+        "dict of tensors named 'student.backbone.…', 'student.dino_head.…', 'teacher.…', 'dino_loss.center', "
+        "'ibot_patch_loss.center' as constructed under torch.manual_seed(seed), teacher before it is "
+        "synchronised with the student",
+        "dinov2/train/ssl_meta_arch.py:31-133",
+    ),
+    "training_step": Capability(
+        "training_step(config, state: dict[str, Tensor], batch: dict, iteration: int, seed: int)",
+        "dict of dicts of tensors after one iteration from `state` (names as in init_state, the dtype of "
+        "`state`): "
+        "'losses' (official's loss_dict), 'gradients' (before clipping), 'clipped_gradients', 'parameters' "
+        "(student after the optimizer), 'teacher' (after EMA), 'centers'; and 'hyperparameters' "
+        "{name: {'lr', 'weight_decay'}} as applied. torch is seeded with `seed` at the start of the step.",
+        "dinov2/train/train.py:134-300, dinov2/train/ssl_meta_arch.py:144-400",
+    ),
+    "prototype_loss": Capability(
+        "prototype_loss(mode: str, student_tokens (R, N, D), teacher_tokens (R, N, D), masks bool (R, N)), "
+        "with an attribute prototype_modes: tuple[str, …] on the stack",
+        "scalar tensor",
+        "none: official has no prototype loss; judged by its definition",
+    ),
+}
+
+
+def capability(stack: object, name: str) -> Callable[..., Any] | None:
+    """Return the stack's callable for a capability, or None where the stack does not offer it.
+
+    Raises:
+        KeyError: `name` is not one of `CAPABILITIES`.
+        SubjectError: the attribute exists but cannot be called.
+    """
+    if name not in CAPABILITIES:
+        raise KeyError(f"unknown capability {name!r}; known: {', '.join(CAPABILITIES)}")
+    found: object = getattr(stack, name, None)
+    if found is None:
+        return None
+    if not callable(found):
+        raise SubjectError(
+            f"{stack_name(stack)}.{name} is a {type(found).__name__}, expected a callable: "
+            f"{CAPABILITIES[name].signature}"
+        )
+    return found
+
+
+def capabilities_of(stack: object) -> tuple[str, ...]:
+    """Return the names of the capabilities that the stack offers, in the order of `CAPABILITIES`."""
+    return tuple(name for name in CAPABILITIES if capability(stack, name) is not None)
+
+
+def stack_name(stack: object) -> str:
+    """Return how a report calls the stack: its `name` attribute, else its module or class name."""
+    name = getattr(stack, "name", None)
+    if isinstance(name, str):
+        return name
+    return str(getattr(stack, "__name__", type(stack).__name__))
+
+
+def claims_bitwise(stack: object) -> bool:
+    """Return whether the stack claims official's operations in official's order (fp32, CPU)."""
+    return bool(getattr(stack, "claims_bitwise", False))
