@@ -47,8 +47,7 @@ CAPABILITIES: Mapping[str, Capability] = {
         "dinov2/data/masking.py:74",
     ),
     "mask_counts": Capability(
-        "mask_counts(n_rows: int, n_tokens: int, mask_ratio_min_max: tuple[float, float], "
-        "mask_probability: float)",
+        "mask_counts(n_rows: int, n_tokens: int, mask_ratio_min_max: tuple[float, float], mask_probability: float)",
         "list[int]: the number of patches asked of the mask generator for each of the n_rows global crops, "
         "before the shuffle; 0 = unmasked",
         "dinov2/data/collate.py:20-32",
@@ -61,8 +60,7 @@ CAPABILITIES: Mapping[str, Capability] = {
         "dinov2/data/collate.py:10-49",
     ),
     "dino_loss": Capability(
-        "dino_loss(student_output_list: list[Tensor (B, K)], "
-        "teacher_out_softmaxed_centered_list: list[Tensor (B, K)])",
+        "dino_loss(student_output_list: list[Tensor (B, K)], teacher_out_softmaxed_centered_list: list[Tensor (B, K)])",
         "scalar tensor",
         "dinov2/loss/dino_clstoken_loss.py:63-74",
     ),
@@ -72,9 +70,7 @@ CAPABILITIES: Mapping[str, Capability] = {
         "scalar tensor",
         "dinov2/loss/ibot_patch_loss.py:103-126",
     ),
-    "koleo_loss": Capability(
-        "koleo_loss(student_output (B, D))", "scalar tensor", "dinov2/loss/koleo_loss.py:37-48"
-    ),
+    "koleo_loss": Capability("koleo_loss(student_output (B, D))", "scalar tensor", "dinov2/loss/koleo_loss.py:37-48"),
     "sinkhorn": Capability(
         "sinkhorn(kind: 'dino' | 'ibot', teacher_output (M, K), teacher_temp: float)",
         "assignment probabilities (M, K); rows sum to 1",

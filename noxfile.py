@@ -1,0 +1,67 @@
+"""Every command that the project promises, each in one shared environment, so that torch is installed once.
+
+nox -s parity [-- ARGS]   compare port with official code, or what ARGS ask for
+nox -s tests [-- ARGS]    the test suite
+nox -s lint               ruff and mypy
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.sessions = ["parity", "tests", "lint"]
+
+# nox gives each session an environment of its own; torch is 5 GB, so these share one that they make themselves.
+SHARED = Path(__file__).parent / ".nox" / "shared"
+BIN = SHARED / ("Scripts" if os.name == "nt" else "bin")
+REPORTS = ("parity-report.json", "parity-report.md")
+
+
+def install(session: nox.Session) -> None:
+    """Make the shared environment, or bring it up to date when pyproject.toml or the interpreter changed."""
+    groups = nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "tests", "lint")
+    wanted = hashlib.sha256((Path("pyproject.toml").read_text() + sys.version).encode()).hexdigest()
+    stamp = SHARED / "installed"
+    if stamp.is_file() and stamp.read_text() == wanted:
+        session.log(f"environment is up to date: {SHARED}")
+        return
+    # virtualenv comes with nox; it finds the interpreter behind the one that runs nox, pipx or uvx included.
+    session.run(sys.executable, "-m", "virtualenv", "--quiet", str(SHARED), external=True)
+    call(session, "python", "-m", "pip", "install", "--disable-pip-version-check", "-e", ".", *groups)
+    stamp.write_text(wanted)
+
+
+def call(session: nox.Session, program: str, *arguments: str) -> None:
+    """Run a program of the shared environment."""
+    path = os.pathsep.join((str(BIN), os.environ.get("PATH", "")))
+    session.run(str(BIN / program), *arguments, external=True, env={"PATH": path, "VIRTUAL_ENV": str(SHARED)})
+
+
+@nox.session(venv_backend="none")
+def parity(session: nox.Session) -> None:
+    """Prove port against official code; ARGS go to `python -m parity run`."""
+    install(session)
+    arguments = session.posargs or ["--json", REPORTS[0], "--markdown", REPORTS[1]]
+    call(session, "python", "-m", "parity", "run", *arguments)
+
+
+@nox.session(venv_backend="none")
+def tests(session: nox.Session) -> None:
+    """Run the test suite; ARGS go to pytest."""
+    install(session)
+    call(session, "python", "-m", "pytest", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def lint(session: nox.Session) -> None:
+    """Check style, formatting and types."""
+    install(session)
+    call(session, "ruff", "check", ".")
+    call(session, "ruff", "format", "--check", ".")
+    call(session, "mypy")

@@ -1,0 +1,1 @@
+"""The stacks that parity brings along: official code and `port`."""

@@ -1,0 +1,287 @@
+"""The reference as a stack: official functions answer every capability, called as official calls them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property, partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from parity.adapters.official_step import collate_of_official_training, run_official_step
+from parity.names import canonical
+from parity.reference import Reference
+from port.models import Architecture
+
+__all__ = ["OfficialStack"]
+
+
+class OfficialStack:
+    """Official DINOv2 behind the capability contracts of `parity.stack`.
+
+    Args:
+        reference: the opened official code.
+        architectures: sizes by name; those that official does not know are registered beside its own.
+    """
+
+    name = "official"
+    claims_bitwise = False
+
+    def __init__(self, reference: Reference, architectures: Mapping[str, Architecture]) -> None:
+        self._reference = reference
+        self._collate_cache: dict[str, Callable[..., dict[str, Any]]] = {}
+        transformer = reference.module("models.vision_transformer")
+        for name, sizes in architectures.items():
+            if not hasattr(transformer, name):
+                setattr(transformer, name, _architecture(transformer, reference.module("layers"), sizes))
+
+    @property
+    def root(self) -> Path:
+        """The folder that holds `dinov2/`."""
+        return self._reference.root
+
+    @cached_property
+    def features(self) -> frozenset[str]:
+        """Which of `parity.recipes.FEATURES` this official code has, found by looking and by building."""
+        found = set()
+        if "num_register_tokens" in self._reference.module("configs").dinov2_default_config.student:
+            found.add("registers")
+        transformer = self._reference.module("models.vision_transformer").DinoVisionTransformer
+        model = transformer(
+            img_size=8, patch_size=8, embed_dim=8, depth=3, num_heads=1, drop_path_rate=0.1, block_chunks=0
+        )
+        if model.blocks[1].sample_drop_ratio == np.linspace(0, 0.1, 3)[1]:
+            found.add("float64 rates")
+        return frozenset(found)
+
+    def make_mask(self, input_size: tuple[int, int], num_masking_patches: int, max_num_patches: float) -> np.ndarray:
+        """Draw one mask (H, W) with `dinov2/data/masking.py:74`."""
+        generator = self._reference.module("data.masking").MaskingGenerator(
+            input_size=input_size, max_num_patches=max_num_patches
+        )
+        return np.asarray(generator(num_masking_patches))
+
+    def mask_counts(
+        self,
+        n_rows: int,
+        n_tokens: int,
+        mask_ratio_min_max: tuple[float, float],
+        mask_probability: float,
+    ) -> list[int]:
+        """Record what `dinov2/data/collate.py:27-32` asks of its mask generator."""
+        asked: list[int] = []
+
+        def record(count: int = 0) -> np.ndarray:
+            asked.append(int(count))
+            return np.zeros((1, n_tokens), dtype=bool)
+
+        crop = torch.zeros(3, 1, 1)
+        self._reference.module("data.collate").collate_data_and_cast(
+            [({"global_crops": [crop], "local_crops": [crop]}, ())] * n_rows,
+            tuple(mask_ratio_min_max),
+            mask_probability,
+            torch.float32,
+            n_tokens=n_tokens,
+            mask_generator=record,
+        )
+        return asked
+
+    def collate(self, samples: list[dict[str, list[Tensor]]], config: DictConfig, dtype: torch.dtype) -> dict[str, Any]:
+        """Collate with the function and mask generator that official `do_train` itself builds."""
+        key = OmegaConf.to_yaml(config)
+        if key not in self._collate_cache:
+            self._collate_cache[key] = collate_of_official_training(self._reference, self._official(config))
+        return self._collate_cache[key]([(sample, ()) for sample in samples], dtype=dtype)
+
+    def dino_loss(self, student_output_list: list[Tensor], teacher_list: list[Tensor]) -> Tensor:
+        """`dinov2/loss/dino_clstoken_loss.py:63`."""
+        loss = self._loss("DINOLoss", student_output_list[0])
+        return _tensor(loss(student_output_list, teacher_list))
+
+    def ibot_loss(
+        self,
+        student_patch_tokens_masked: Tensor,
+        teacher_patch_tokens_masked: Tensor,
+        student_masks_flat: Tensor,
+        n_masked_patches: int,
+        masks_weight: Tensor,
+    ) -> Tensor:
+        """`dinov2/loss/ibot_patch_loss.py:103`."""
+        loss = self._loss("iBOTPatchLoss", student_patch_tokens_masked)
+        return _tensor(
+            loss.forward_masked(
+                student_patch_tokens_masked,
+                teacher_patch_tokens_masked,
+                student_masks_flat=student_masks_flat,
+                n_masked_patches=n_masked_patches,
+                masks_weight=masks_weight,
+            )
+        )
+
+    def koleo_loss(self, student_output: Tensor) -> Tensor:
+        """`dinov2/loss/koleo_loss.py:37`."""
+        return _tensor(self._reference.module("loss").KoLeoLoss()(student_output))
+
+    def sinkhorn(self, kind: str, teacher_output: Tensor, teacher_temp: float) -> Tensor:
+        """`dinov2/loss/dino_clstoken_loss.py:36`, `dinov2/loss/ibot_patch_loss.py:61`."""
+        if kind == "dino":
+            loss = self._loss("DINOLoss", teacher_output)
+            return _tensor(loss.sinkhorn_knopp_teacher(teacher_output, teacher_temp=teacher_temp))
+        loss = self._loss("iBOTPatchLoss", teacher_output)
+        count = torch.full((1,), teacher_output.shape[0], dtype=torch.long)
+        return _tensor(
+            loss.sinkhorn_knopp_teacher(teacher_output, teacher_temp=teacher_temp, n_masked_patches_tensor=count)
+        )
+
+    def softmax_center(
+        self, kind: str, teacher_outputs: Sequence[Tensor], teacher_temp: float
+    ) -> tuple[list[Tensor], Tensor]:
+        """Targets and the deferred centre, as `dinov2/train/ssl_meta_arch.py:202-215` calls them."""
+        loss = self._loss("DINOLoss" if kind == "dino" else "iBOTPatchLoss", teacher_outputs[0])
+        targets = []
+        for output in teacher_outputs:
+            batch = output if kind == "dino" else output.unsqueeze(0)
+            target = loss.softmax_center_teacher(batch, teacher_temp=teacher_temp)
+            targets.append(target if kind == "dino" else target.squeeze(0))
+            loss.update_center(batch)
+        loss.apply_center_update()
+        return targets, _tensor(loss.center).flatten()
+
+    def schedules(self, config: DictConfig) -> dict[str, np.ndarray]:
+        """`dinov2/train/train.py:63`, after the scaling rule of `dinov2/utils/config.py:21`."""
+        built = self._reference.module("train.train").build_schedulers(self._scaled(config))
+        names = ("lr", "wd", "momentum", "teacher_temp", "last_layer_lr")
+        return {name: np.asarray(s.schedule) for name, s in zip(names, built, strict=True)}
+
+    def default_config(self) -> Any:
+        """`dinov2/configs/ssl_default_config.yaml`, as a nested dict."""
+        return OmegaConf.to_container(self._reference.module("configs").dinov2_default_config)
+
+    def parameter_groups(self, config: DictConfig, iterations: Sequence[int]) -> dict[int, dict[str, dict[str, Any]]]:
+        """Effective lr and wd of every parameter: official groups under official schedules."""
+        train = self._reference.module("train.train")
+        scaled = self._scaled(config)
+        with torch.device("meta"), _RealNumbers():
+            model = self._reference.module("train.ssl_meta_arch").SSLMetaArch(scaled)
+        optimizer = train.build_optimizer(scaled, model.get_params_groups())
+        schedules = train.build_schedulers(scaled)
+        names = {id(p): canonical(name) for name, p in model.student.named_parameters()}
+        table: dict[int, dict[str, dict[str, Any]]] = {}
+        for iteration in iterations:
+            lr, wd, _, _, last_layer_lr = (schedule[iteration] for schedule in schedules)
+            train.apply_optim_scheduler(optimizer, lr, wd, last_layer_lr)
+            table[iteration] = optimizer_rows(optimizer, names)
+        return table
+
+    def build_backbone(self, config: DictConfig) -> nn.Module:
+        """The student backbone of `dinov2/models/__init__.py:38`."""
+        student, _, _ = self._reference.module("models").build_model_from_cfg(self._official(config))
+        assert isinstance(student, nn.Module)
+        return student
+
+    def build_head(self, config: DictConfig, kind: str) -> nn.Module:
+        """`dinov2/layers/dino_head.py:12` with the sizes of `dinov2/train/ssl_meta_arch.py:65-72, 97-104`."""
+        sizes = config.dino if kind == "dino" else config.ibot
+        head = self._reference.module("layers").DINOHead(
+            in_dim=self.build_backbone(config).embed_dim,
+            out_dim=sizes.head_n_prototypes,
+            hidden_dim=sizes.head_hidden_dim,
+            bottleneck_dim=sizes.head_bottleneck_dim,
+            nlayers=sizes.head_nlayers,
+        )
+        assert isinstance(head, nn.Module)
+        return head
+
+    def init_state(self, config: DictConfig, seed: int) -> dict[str, Tensor]:
+        """Names and values of a freshly built `SSLMetaArch` under `torch.manual_seed(seed)`."""
+        torch.manual_seed(seed)
+        model = self._reference.module("train.ssl_meta_arch").SSLMetaArch(self._official(config))
+        return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+    def training_step(
+        self,
+        config: DictConfig,
+        state: Mapping[str, Tensor],
+        batch: Mapping[str, Any],
+        iteration: int,
+        seed: int,
+    ) -> dict[str, dict[str, Any]]:
+        """One iteration of official `do_train` itself, see `parity.adapters.official_step`."""
+        return run_official_step(self._reference, self._scaled(config), state, batch, iteration, seed)
+
+    def _loss(self, name: str, like: Tensor) -> Any:
+        """A loss with a centre of the width and dtype of `like` (…, K)."""
+        return getattr(self._reference.module("loss"), name)(like.shape[-1]).to(like.dtype)
+
+    def _official(self, config: DictConfig) -> DictConfig:
+        """A copy, since official functions write into their configuration."""
+        return copy.deepcopy(config)
+
+    def _scaled(self, config: DictConfig) -> DictConfig:
+        scaled = self._reference.module("utils.config").apply_scaling_rules_to_cfg(self._official(config))
+        assert isinstance(scaled, DictConfig)
+        return scaled
+
+
+def optimizer_rows(optimizer: torch.optim.Optimizer, names: Mapping[int, str]) -> dict[str, dict[str, Any]]:
+    """Return lr, weight decay and multipliers of every parameter of an optimizer, by name.
+
+    Args:
+        optimizer: with groups as official builds them.
+        names: parameter name by `id(parameter)`.
+    """
+    extras = ("lr_multiplier", "wd_multiplier", "is_last_layer")
+    return {
+        names[id(parameter)]: {
+            "lr": float(group["lr"]),
+            "weight_decay": float(group["weight_decay"]),
+            **{key: group[key] for key in extras if key in group},
+            "group": index,
+        }
+        for index, group in enumerate(optimizer.param_groups)
+        for parameter in group["params"]
+    }
+
+
+class _RealNumbers(TorchFunctionMode):
+    """Lets `torch.linspace` give numbers while modules are built on the meta device.
+
+    April 2023's `dinov2/models/vision_transformer.py` reads its drop path rates with `.item()`.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        options = dict(kwargs or {})
+        if func is torch.linspace:
+            options.setdefault("device", "cpu")
+        return func(*args, **options)
+
+
+def _architecture(transformer: ModuleType, layers: ModuleType, sizes: Architecture) -> Callable[..., nn.Module]:
+    """A constructor of the given sizes beside official's own (`dinov2/models/vision_transformer.py:341`)."""
+    build: Callable[..., nn.Module] = partial(
+        transformer.DinoVisionTransformer,
+        embed_dim=sizes.embed_dim,
+        depth=sizes.depth,
+        num_heads=sizes.num_heads,
+        mlp_ratio=sizes.mlp_ratio,
+        block_fn=partial(layers.NestedTensorBlock, attn_class=layers.MemEffAttention),
+    )
+    return build
+
+
+def _tensor(value: Any) -> Tensor:
+    assert isinstance(value, Tensor)
+    return value

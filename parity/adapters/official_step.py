@@ -1,0 +1,190 @@
+"""Official training, run as it stands: `do_train` of `dinov2/train/train.py:134` for one iteration.
+
+Nothing of the loop is rewritten. What reads or writes files, the data set, its loader, the checkpointer, is
+replaced in the module's namespace while it runs; gradients, hyper-parameters and losses are read at the calls
+that official makes itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+from unittest import mock
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+from parity.names import canonical
+from parity.reference import Reference
+from parity.reference.substitutes import attach_fsdp_methods
+
+__all__ = ["collate_of_official_training", "run_official_step"]
+
+
+def run_official_step(
+    reference: Reference,
+    config: DictConfig,
+    state: Mapping[str, Tensor],
+    batch: Mapping[str, Any],
+    iteration: int,
+    seed: int,
+) -> dict[str, dict[str, Any]]:
+    """Run one iteration of official `do_train` and return what it computed.
+
+    Args:
+        reference: the opened official code.
+        config: official configuration, `optim.lr` already scaled; owned by the call.
+        state: `student.…`, `teacher.…` and centres; its dtype is the dtype of the step.
+        batch: a collated batch; floats are cast to the dtype of the state.
+        iteration: the iteration that is run, 0-based.
+        seed: torch is seeded with it when the batch is handed over, that is before drop path draws.
+
+    Returns:
+        The mapping that `parity.stack` documents for `training_step`.
+    """
+    dtype = next(t.dtype for t in state.values() if t.is_floating_point())
+    model = reference.module("train.ssl_meta_arch").SSLMetaArch(config).to(dtype)
+    model.load_state_dict(dict(state), strict=True)
+    for submodel in [*model.student.values(), *model.teacher.values()]:
+        attach_fsdp_methods(submodel)
+    watch = _Watch(model)
+    prepared = {k: v.to(dtype) if _is_image(k, v) else _copy(v) for k, v in batch.items()}
+
+    def loader(**_: Any) -> Iterator[dict[str, Any]]:
+        torch.manual_seed(seed)
+        yield prepared
+
+    with _files_replaced(reference, config, loader, start=iteration, on_optimizer=watch.optimizer):
+        watch.attach()
+        reference.module("train.train").do_train(config, model, resume=True)
+    return watch.result()
+
+
+def collate_of_official_training(reference: Reference, config: DictConfig) -> Callable[..., dict[str, Any]]:
+    """Return the collate function that official `do_train` builds for its loader, mask generator included."""
+    captured: dict[str, Any] = {}
+
+    def loader(**options: Any) -> Iterator[Any]:
+        captured.update(options)
+        return iter(())
+
+    with _files_replaced(reference, config, loader, start=0, on_optimizer=lambda _: None):
+        reference.module("train.train").do_train(config, _NoModel(), resume=True)
+    collate: Callable[..., dict[str, Any]] = captured["collate_fn"]
+    return collate
+
+
+class _Watch:
+    """Reads losses, gradients, hyper-parameters and results of one iteration."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._names = {id(p): canonical(name) for name, p in model.student.named_parameters()}
+        self.losses: dict[str, Tensor] = {}
+        self.gradients: dict[str, Tensor] = {}
+        self.clipped: dict[str, Tensor] = {}
+        self.hyperparameters: dict[str, dict[str, float]] = {}
+
+    def attach(self) -> None:
+        """Watch the model's own `forward_backward`, which returns after the backward pass."""
+        inner = self._model.forward_backward
+
+        def forward_backward(*args: Any, **kwargs: Any) -> dict[str, Tensor]:
+            losses: dict[str, Tensor] = inner(*args, **kwargs)
+            self.losses = {name: value.detach().clone() for name, value in losses.items()}
+            self.gradients = self._read_gradients()
+            return losses
+
+        self._model.forward_backward = forward_backward
+
+    def optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        """Watch the optimizer: what reaches `step` is clipped, and its groups are scheduled."""
+
+        def before_step(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+            self.clipped = self._read_gradients()
+            for group in optimizer.param_groups:
+                row = {"lr": float(group["lr"]), "weight_decay": float(group["weight_decay"])}
+                self.hyperparameters.update({self._names[id(p)]: row for p in group["params"]})
+
+        optimizer.register_step_pre_hook(before_step)
+
+    def result(self) -> dict[str, dict[str, Any]]:
+        """What `training_step` returns."""
+        for loss in (self._model.dino_loss, getattr(self._model, "ibot_patch_loss", None)):
+            if loss is not None:
+                loss.apply_center_update()  # pending until the next step (Q14); applied here to be compared
+        state = {canonical(k): v.detach().clone() for k, v in self._model.state_dict().items()}
+        return {
+            "losses": self.losses,
+            "gradients": self.gradients,
+            "clipped_gradients": self.clipped,
+            "parameters": {k: v for k, v in state.items() if k.startswith("student.")},
+            "teacher": {k: v for k, v in state.items() if k.startswith("teacher.")},
+            "centers": {k: v for k, v in state.items() if k.endswith("center")},
+            "hyperparameters": self.hyperparameters,
+        }
+
+    def _read_gradients(self) -> dict[str, Tensor]:
+        return {
+            self._names[id(p)]: p.grad.detach().clone() for p in self._model.student.parameters() if p.grad is not None
+        }
+
+
+class _NoModel(nn.Module):
+    """Enough of a model for `do_train` to reach its data loader."""
+
+    fp16_scaler = None
+
+    def get_params_groups(self) -> list[dict[str, Any]]:
+        return [{"params": [nn.Parameter(torch.zeros(1))]}]
+
+
+@contextlib.contextmanager
+def _files_replaced(
+    reference: Reference,
+    config: DictConfig,
+    loader: Callable[..., Any],
+    *,
+    start: int,
+    on_optimizer: Callable[[torch.optim.Optimizer], None],
+) -> Iterator[None]:
+    """Replace what touches files; the checkpointer claims that iteration `start - 1` was the last."""
+    train = reference.module("train.train")
+    build = train.build_optimizer
+
+    def build_optimizer(*args: Any) -> torch.optim.Optimizer:
+        optimizer: torch.optim.Optimizer = build(*args)
+        on_optimizer(optimizer)
+        return optimizer
+
+    class MetricLogger(train.MetricLogger):  # type: ignore[misc, name-defined] # a class known at run time only
+        """Official's, but for the final reduction of its averages, which is written for CUDA."""
+
+        def synchronize_between_processes(self) -> None:
+            pass
+
+    checkpointer = mock.Mock()
+    checkpointer.return_value.resume_or_load.return_value = {"iteration": start - 1}
+    with contextlib.ExitStack() as stack:
+        config.train.output_dir = stack.enter_context(tempfile.TemporaryDirectory())
+        for name, value in {
+            "build_optimizer": build_optimizer,
+            "FSDPCheckpointer": checkpointer,
+            "MetricLogger": MetricLogger,
+            "PeriodicCheckpointer": mock.Mock(),
+            "make_dataset": lambda **_: (),
+            "make_data_loader": loader,
+        }.items():
+            stack.enter_context(mock.patch.object(train, name, value))
+        yield
+
+
+def _is_image(name: str, value: Any) -> bool:
+    return isinstance(value, Tensor) and name.endswith("_crops")
+
+
+def _copy(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) else value

@@ -1,0 +1,19 @@
+"""Every check, in the order in which a run makes them: what is cheap and basic first."""
+
+from __future__ import annotations
+
+from parity.checks import collate, files, gradients, losses, masks, modules, param_groups, schedules
+from parity.checks.base import FAMILIES, Check, Context, NotRunError, run_check
+
+__all__ = ["CHECKS", "FAMILIES", "Check", "Context", "NotRunError", "run_check"]
+
+CHECKS: tuple[Check, ...] = (
+    *files.CHECKS,
+    *masks.CHECKS,
+    *collate.CHECKS,
+    *losses.CHECKS,
+    *schedules.CHECKS,
+    *param_groups.CHECKS,
+    *modules.CHECKS,
+    *gradients.CHECKS,
+)

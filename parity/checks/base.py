@@ -1,0 +1,151 @@
+"""What a check is: a function of (reference, subject, recipe, seed) that yields comparisons of named things."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from parity.errors import NoVerdictError, SubjectError
+from parity.recipes import FEATURES, Recipe
+from parity.results import CheckResult, Comparison, Exhibit, Finding, ReferenceInfo
+from parity.stack import capability, stack_name
+
+__all__ = ["FAMILIES", "Check", "Context", "NotRunError", "Observation", "run_check"]
+
+FAMILIES = ("files", "masks", "collate", "losses", "schedules", "param_groups", "modules", "gradients")
+
+Observation = Comparison | Finding | Exhibit
+
+
+class NotRunError(Exception):
+    """The check does not apply here; the message says why. It is listed, and never counts as passed."""
+
+
+@dataclass
+class Context:
+    """What a check is given.
+
+    Attributes:
+        reference: the official stack.
+        reference_info: where it came from.
+        subject: the stack under test.
+        recipe: the configuration; None for checks that do not depend on one.
+        seeds: how many seeds the mask checks draw; other checks scale with it.
+        quick: true where the user asked for the minute-long run.
+        device: device of the modules.
+        shared: results that one check leaves for another under the same recipe.
+    """
+
+    reference: Any
+    reference_info: ReferenceInfo
+    subject: Any
+    recipe: Recipe | None
+    seeds: int
+    quick: bool
+    device: str = "cpu"
+    shared: dict[str, Any] = field(default_factory=dict)
+
+    def required_recipe(self) -> Recipe:
+        """Return the recipe of a check that depends on one.
+
+        Raises:
+            NotRunError: this official code predates what the recipe needs.
+        """
+        assert self.recipe is not None
+        if self.recipe.since and self.recipe.since not in self.reference.features:
+            raise NotRunError(
+                f"{self.reference_info.version} lacks {FEATURES[self.recipe.since]}; "
+                "use --reference github, or the folder of a newer official commit"
+            )
+        return self.recipe
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check.
+
+    Attributes:
+        id: `family.name`.
+        level: `L0` … `L3`.
+        title: one line: what is compared.
+        official: official files and lines that the reference side executes.
+        needs: capabilities that the subject must offer.
+        run: the check itself.
+        recipes: `none`, `main` (the three recipes), `all` (their variants too).
+    """
+
+    id: str
+    level: str
+    title: str
+    official: tuple[str, ...]
+    needs: tuple[str, ...]
+    run: Callable[[Context], Iterator[Observation]]
+    recipes: Literal["none", "main", "all"] = "none"
+
+    @property
+    def family(self) -> str:
+        """The family that the check belongs to."""
+        return self.id.split(".")[0]
+
+
+def run_check(check: Check, context: Context) -> CheckResult:
+    """Run one check and gather what it yields; an exception of the subject ends only this check."""
+    recipe = context.recipe
+    result = CheckResult(
+        id=f"{check.id}[{recipe.name}]" if recipe else check.id,
+        family=check.family,
+        level=check.level,
+        status="passed",
+        title=check.title,
+        official=check.official,
+    )
+    start = time.perf_counter()
+    lacking = [name for name in check.needs if capability(context.subject, name) is None]
+    if lacking:
+        result.status = "not_run"
+        result.reason = _why_lacking(context.subject, lacking)
+        return result
+    try:
+        for observation in check.run(context):
+            _gather(result, observation)
+        result.status = "diverged" if result.diverged else "passed"
+        if not result.comparisons:
+            result.status, result.reason = "not_run", "nothing was compared"
+    except NotRunError as not_run:
+        result.status, result.reason = "not_run", str(not_run)
+    except NoVerdictError:
+        raise
+    except (Exception, SystemExit) as error:  # whatever a user's stack raises is a result, not our crash or exit
+        result.status, result.reason = "error", _describe(error, context.subject)
+    result.seconds = time.perf_counter() - start
+    return result
+
+
+def _gather(result: CheckResult, observation: Observation) -> None:
+    if isinstance(observation, Comparison):
+        result.comparisons.append(observation)
+    elif isinstance(observation, Finding):
+        result.findings.append(observation)
+    else:
+        result.exhibits.append(observation)
+
+
+def _why_lacking(subject: object, lacking: list[str]) -> str:
+    reasons = getattr(subject, "not_offered", {})
+    known = [f"{name}: {reasons[name]}" for name in lacking if name in reasons]
+    return "; ".join(known) or f"{stack_name(subject)} does not offer {', '.join(lacking)}"
+
+
+def _describe(error: BaseException, subject: object) -> str:
+    """One line: what was raised, and the innermost line of code that raised it."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    where = ""
+    if frame is not None:
+        code = frame.tb_frame.f_code
+        where = f" at {code.co_filename}:{frame.tb_lineno} in {code.co_name}"
+    kind = "" if isinstance(error, SubjectError) else f"{type(error).__name__}: "
+    return f"{stack_name(subject)}: {kind}{error}{where}"

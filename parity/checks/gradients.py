@@ -1,0 +1,142 @@
+"""Family `gradients`: one whole training step, official `do_train` against the subject's, tensor by tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+
+from parity import states
+from parity.attribution.step import attribute_census
+from parity.census import PatchCensus
+from parity.checks.base import Check, Context, Observation
+from parity.compare import exact
+from parity.judge import Inputs, Judge
+from parity.names import canonical_mapping
+from parity.recipes import Recipe
+from parity.seeding import seeded
+from parity.stack import claims_bitwise, stack_name
+from parity.tables import row
+
+__all__ = ["CHECKS", "flat_step", "step_inputs"]
+
+_STEP = ("dinov2/train/train.py:134-300", "dinov2/train/ssl_meta_arch.py:144-400")
+_PARTS = ("losses", "gradients", "clipped_gradients", "parameters", "teacher", "centers")
+_SEED = 17
+
+
+def step_inputs(reference: Any, recipe: Recipe, state: str) -> tuple[DictConfig, dict[str, Tensor], dict[str, Any]]:
+    """Return configuration, named float inputs and the rest of the batch of a step.
+
+    Args:
+        reference: the official stack, which collates the batch and builds the initial state.
+        recipe: what is stepped.
+        state: `generic` or `init`, see `parity.states`.
+    """
+    config = recipe.config()
+    n_local = config.crops.local_crops_number
+    size, local = config.crops.global_crops_size, config.crops.local_crops_size
+    seeded(_SEED)
+    given = states.samples(recipe.batch_size, size, local, max(n_local, 1), _SEED)
+    batch = dict(reference.collate(given, config, torch.float32))
+    if n_local == 0:  # official collate cannot stack zero crops (Q19); its forward takes an empty tensor
+        batch["collated_local_crops"] = batch["collated_local_crops"][:0]
+    initial = reference.init_state(config, _SEED)
+    if state == "generic":
+        initial = states.generic_state(initial, _SEED)
+    else:
+        initial = {n: initial.get(n.replace("teacher.", "student.", 1), t) for n, t in initial.items()}
+    inputs = {f"state {name}": tensor for name, tensor in initial.items()}
+    images = ("collated_global_crops", "collated_local_crops")
+    inputs |= {name: batch.pop(name) for name in images}
+    return config, inputs, batch
+
+
+def flat_step(
+    stack: Any, config: DictConfig, given: Inputs, batch: Mapping[str, Any], iteration: int
+) -> dict[str, Tensor]:
+    """Run the stack's training step and return its tensors under `part/name`."""
+    result = _step(stack, config, given, batch, iteration)
+    return {f"{part}/{name}": value for part in _PARTS for name, value in result.get(part, {}).items()}
+
+
+def _step(
+    stack: Any, config: DictConfig, given: Inputs, batch: Mapping[str, Any], iteration: int
+) -> dict[str, dict[str, Any]]:
+    state = {name.removeprefix("state "): t.clone() for name, t in given.items() if name.startswith("state ")}
+    images = {name: t.clone() for name, t in given.items() if not name.startswith("state ")}
+    whole = {**{k: v.clone() if isinstance(v, Tensor) else v for k, v in batch.items()}, **images}
+    result = stack.training_step(config.copy(), state, whole, iteration, _SEED)
+    return {
+        part: canonical_mapping({n: v for n, v in values.items() if v is not None}, stack_name(stack))
+        for part, values in result.items()
+    }
+
+
+def _whole_step(context: Context) -> Iterator[Observation]:
+    """Losses, gradients before and after clipping, updated student, teacher and centres; and the rates applied."""
+    recipe = context.required_recipe()
+    for state in ("generic",) if context.quick or recipe.heavy else ("generic", "init"):
+        config, inputs, batch = step_inputs(context.reference, recipe, state)
+
+        def compute(
+            stack: Any, given: Inputs, config: DictConfig = config, batch: Mapping[str, Any] = batch
+        ) -> dict[str, Tensor]:
+            return flat_step(stack, config, given, batch, recipe.iteration)
+
+        judge = Judge(context.reference, context.subject, replicates=1 if recipe.heavy else 4)
+        yield from judge(state, compute, inputs)
+        if state == "generic" and not recipe.heavy:
+            yield from _rates(context, config, inputs, batch)
+            yield from _census(context, config, inputs, batch)
+
+
+def _rates(context: Context, config: DictConfig, inputs: Inputs, batch: Mapping[str, Any]) -> Iterator[Observation]:
+    """The (lr, wd) that the optimizer was really given."""
+    recipe = context.required_recipe()
+    reference, subject = (
+        _step(stack, config, inputs, batch, recipe.iteration).get("hyperparameters", {})
+        for stack in (context.reference, context.subject)
+    )
+    for name, official in reference.items():
+        mine = subject.get(name, {"lr": float("nan"), "weight_decay": float("nan")})
+        yield row(
+            f"applied/{name}",
+            [official["lr"], official["weight_decay"]],
+            [mine["lr"], mine["weight_decay"]],
+            bitwise=claims_bitwise(context.subject),
+            note="lr, weight decay",
+        )
+
+
+def _census(context: Context, config: DictConfig, inputs: Inputs, batch: Mapping[str, Any]) -> Iterator[Observation]:
+    """Images through teacher and student, by size."""
+    recipe = context.required_recipe()
+    seen = []
+    for stack in (context.reference, context.subject):
+        with PatchCensus() as census:
+            flat_step(stack, config, inputs, batch, recipe.iteration)
+        seen.append(census)
+    official, mine = seen
+    if not mine.rows:
+        return  # the subject embeds patches without a convolution: nothing can be counted
+    for key in sorted(set(official.rows) | set(mine.rows)):
+        who, height, width = key
+        yield exact(f"images/{who}/{height}x{width}", official.rows[key], mine.rows[key])
+    yield from attribute_census(recipe.batch_size, config, official, mine)
+
+
+CHECKS = (
+    Check(
+        "gradients.step",
+        "L3",
+        "one training step: losses, every gradient, clipping, AdamW, EMA, centres, rates",
+        _STEP,
+        ("training_step",),
+        _whole_step,
+        recipes="all",
+    ),
+)

@@ -1,0 +1,156 @@
+"""The command line: `python -m parity run | list | explain | doctor`.
+
+What is heavy (torch, the reference, the checks) is imported inside the commands, so that `--help` and
+`explain` answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from parity.arguments import known_command, unknown_arguments
+from parity.errors import OutputError, ParityError, UsageError
+from parity.options import COMMANDS, build_parser
+from parity.streams import complain, console_for, emit, substitute_unencodable
+
+if TYPE_CHECKING:
+    from parity.results import Comparison, RunResult
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code.
+
+    Args:
+        argv: arguments after the program's name; those of the process where it is None.
+
+    Returns:
+        0 parity, 1 divergence, 2 could not do the job, 130 interrupted.
+    """
+    substitute_unencodable()
+    try:
+        return _dispatch(list(sys.argv[1:] if argv is None else argv))
+    except ParityError as error:
+        complain(f"error: {error}")
+        return 2
+    except KeyboardInterrupt:
+        complain("interrupted: no verdict, nothing was written")
+        return 130
+    except Exception:
+        # An error of ours must never look like parity (0) or divergence (1).
+        complain(traceback.format_exc(), one_line=False)
+        complain("error: parity itself failed; the traceback above says where")
+        return 2
+    finally:
+        emit("")
+
+
+def _dispatch(argv: list[str]) -> int:
+    parser = build_parser()
+    if not argv:
+        emit(parser.format_help())
+        raise UsageError(f"no command given; expected one of {', '.join(COMMANDS)}")
+    known_command(argv[0], COMMANDS)
+    try:
+        arguments, unknown = parser.parse_known_args(argv)
+    except SystemExit as stop:  # --help and --version, which print and leave
+        return int(stop.code or 0)
+    if unknown:
+        raise UsageError(unknown_arguments(unknown, arguments.command))
+    commands = {"run": _run, "list": _list, "explain": _explain, "doctor": _doctor}
+    return commands[arguments.command](arguments)
+
+
+def _options(arguments: argparse.Namespace) -> Any:
+    """Return the `Options` that the arguments ask for; what was not given keeps its default there."""
+    from parity.run import Options
+
+    names = ("reference", "allow_modified_reference", "subject", "level", "seeds", "quick", "device")
+    given: dict[str, Any] = {name: value for name in names if (value := getattr(arguments, name, None)) is not None}
+    for option, name in (("recipe", "recipes"), ("only", "only")):
+        values = getattr(arguments, option, None)
+        if values:
+            given[name] = tuple(dict.fromkeys(values))
+    return Options(**given)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from parity.report.files import check_writable
+
+    outputs = [path for path in (arguments.json, arguments.markdown) if path is not None]
+    if len({path.absolute() for path in outputs}) < len(outputs):
+        raise UsageError(f"--json and --markdown name the same file, {outputs[0]}; give each its own")
+    for path in outputs:
+        check_writable(path)
+    options = _options(arguments)
+    from parity.report.progress import progress
+    from parity.run import run
+
+    with progress() as advance:
+        result = run(options, advance)
+    return _report(result, arguments.json, arguments.markdown)
+
+
+def _report(result: RunResult, json_file: Path | None, markdown_file: Path | None) -> int:
+    """Write the files, then print; a file that cannot be written costs the verdict, printing never does."""
+    from parity.report import as_json, as_markdown, as_text, write_atomically
+
+    failure: OutputError | None = None
+    for path, render in ((json_file, as_json), (markdown_file, as_markdown)):
+        if path is None:
+            continue
+        try:
+            write_atomically(path, render(result))
+        except OutputError as error:
+            failure = failure or error
+    code = 2 if failure else result.exit_code
+    emit(as_text(result, console_for(sys.stdout), code))
+    if failure:
+        raise failure
+    return code
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    from parity.listing import listing
+
+    emit(listing(_options(arguments)))
+    return 0
+
+
+def _explain(arguments: argparse.Namespace) -> int:
+    from parity.catalogue import contents, explain
+
+    if arguments.id is None:
+        emit(contents())
+        return 0
+    entry = explain(arguments.id)
+    if not sys.stdout.isatty():
+        emit(entry.markdown)
+        return 0
+    from rich.markdown import Markdown
+    from rich.text import Text
+
+    console = console_for(sys.stdout)
+    with console.capture() as capture:
+        console.print(Text(f"{entry.id}: {entry.title}\n", style="bold"))
+        console.print(Markdown(entry.body))
+    emit(capture.get())
+    return 0
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from parity.doctor import doctor
+
+    comparisons: list[Comparison] = doctor(_options(arguments))
+    failed = [c for c in comparisons if not c.passed]
+    lines = [f"{'passed' if c.passed else 'FAILED'}  {c.name}  {c.note}".rstrip() for c in comparisons]
+    verdict = "NOT SOUND, no verdict of this instrument counts" if failed or not comparisons else "sound"
+    lines.append(f"{len(comparisons) - len(failed)} of {len(comparisons)} self-checks passed: {verdict}")
+    emit("\n".join(lines) + "\n")
+    return 2 if failed or not comparisons else 0

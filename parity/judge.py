@@ -1,0 +1,153 @@
+"""Run one computation on both sides, in fp32 and in fp64, and judge every tensor that it returns.
+
+A computation is a function of a stack and of named inputs that returns named tensors (outputs, gradients,
+updated state). It is run on the reference and on the subject with the same inputs; the noise of the rules T1
+and T2 comes from the reference alone, under perturbed inputs, and is measured only where something differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from parity.compare import PRECISION_FACTOR, SEMANTIC_FACTOR, Noise, exact, judged, missing
+from parity.oracle import Float64Oracle
+from parity.results import Comparison
+from parity.stack import claims_bitwise
+
+__all__ = ["Computation", "Inputs", "Judge", "perturbed", "promoted"]
+
+Inputs = Mapping[str, Tensor]
+"""Named input tensors: float32 ones are promoted and perturbed, others are passed as they are."""
+
+Computation = Callable[[Any, Inputs], Mapping[str, Tensor]]
+"""Called with a stack and the inputs; returns named tensors."""
+
+_UNITS = 4.0
+_REPLICATES = 4
+
+
+def promoted(inputs: Inputs) -> dict[str, Tensor]:
+    """Return the inputs with every float32 tensor as float64."""
+    return {name: t.double() if t.dtype is torch.float32 else t for name, t in inputs.items()}
+
+
+def perturbed(inputs: Inputs, seed: int) -> dict[str, Tensor]:
+    """Return the inputs with every float element moved up or down by 4 units of its type's half epsilon.
+
+    The sign is drawn per element from a generator of its own, so that no global random state moves.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    moved: dict[str, Tensor] = {}
+    for name, tensor in inputs.items():
+        if not tensor.is_floating_point():
+            moved[name] = tensor
+            continue
+        unit = torch.finfo(tensor.dtype).eps / 2
+        sign = torch.randint(0, 2, tensor.shape, generator=generator).to(tensor) * 2 - 1
+        moved[name] = tensor * (1 + sign * (_UNITS * unit))
+    return moved
+
+
+def in_float64(compute: Computation, stack: object, inputs: Inputs) -> dict[str, Tensor]:
+    """Run the computation on promoted inputs under the oracle."""
+    with Float64Oracle():
+        return dict(compute(stack, promoted(inputs)))
+
+
+@dataclass
+class Judge:
+    """Judges one computation.
+
+    Attributes:
+        reference: the official stack.
+        subject: the stack under test.
+        replicates: number of perturbed runs of the reference that measure the noise.
+        tiers: which rules to apply; T0 applies to floats only where the subject claims bitwise equality.
+    """
+
+    reference: object
+    subject: object
+    replicates: int = _REPLICATES
+    tiers: tuple[str, ...] = field(default=("T0", "T1", "T2"))
+
+    def __call__(self, prefix: str, compute: Computation, inputs: Inputs) -> Iterator[Comparison]:
+        """Yield the comparisons of every tensor that `compute` returns, tier by tier.
+
+        A tensor that only one side returns is a failed comparison.
+        """
+        base = dict(compute(self.reference, inputs))
+        mine = dict(compute(self.subject, inputs))
+        shared = [name for name in base if name in mine]
+        for name in [n for n in base if n not in mine] + [n for n in mine if n not in base]:
+            yield missing(f"{prefix}/{name}", in_subject=name in mine)
+        floats = [name for name in shared if base[name].is_floating_point() and mine[name].is_floating_point()]
+        for name in shared:
+            if name not in floats or ("T0" in self.tiers and claims_bitwise(self.subject)):
+                yield exact(f"{prefix}/{name}", base[name], mine[name])
+        yield from self._sized(prefix, compute, inputs, base, mine, floats)
+
+    def _sized(
+        self,
+        prefix: str,
+        compute: Computation,
+        inputs: Inputs,
+        base: Mapping[str, Tensor],
+        mine: Mapping[str, Tensor],
+        names: list[str],
+    ) -> Iterator[Comparison]:
+        """Yield T1 and T2 for the float tensors."""
+        if not names or not {"T1", "T2"} & set(self.tiers):
+            return
+        base64 = in_float64(compute, self.reference, inputs)
+        mine64 = in_float64(compute, self.subject, inputs)
+        quiet = {name: Noise(0.0, 0.0) for name in names}
+        if "T1" in self.tiers:
+            equal = all(_same(base64[name], mine64.get(name)) for name in names)
+            noise = quiet if equal else self._noise64(compute, inputs, base64, names)
+            for name in names:
+                if name in mine64:
+                    yield judged(f"{prefix}/{name}", "T1", base64[name], mine64[name], noise[name], SEMANTIC_FACTOR)
+                else:
+                    yield missing(f"{prefix}/{name}", in_subject=False, tier="T1")
+        if "T2" in self.tiers:
+            equal = all(_same(base[name], mine[name]) for name in names)
+            noise = quiet if equal else self._noise32(compute, inputs, base64, names)
+            for name in names:
+                own = Noise.between(base[name], base64[name])
+                yield judged(
+                    f"{prefix}/{name}",
+                    "T2",
+                    base64[name],
+                    mine[name],
+                    own.joined(noise[name]),
+                    PRECISION_FACTOR,
+                )
+
+    def _noise64(
+        self, compute: Computation, inputs: Inputs, base64: Mapping[str, Tensor], names: list[str]
+    ) -> dict[str, Noise]:
+        noise = {name: Noise(0.0, 0.0) for name in names}
+        for seed in range(self.replicates):
+            moved = in_float64(compute, self.reference, perturbed(promoted(inputs), seed))
+            for name in names:
+                noise[name] = noise[name].joined(Noise.between(moved[name], base64[name]))
+        return noise
+
+    def _noise32(
+        self, compute: Computation, inputs: Inputs, base64: Mapping[str, Tensor], names: list[str]
+    ) -> dict[str, Noise]:
+        noise = {name: Noise(0.0, 0.0) for name in names}
+        for seed in range(self.replicates):
+            moved = compute(self.reference, perturbed(inputs, seed))
+            for name in names:
+                noise[name] = noise[name].joined(Noise.between(moved[name], base64[name]))
+        return noise
+
+
+def _same(left: Tensor, right: Tensor | None) -> bool:
+    return right is not None and exact("", left, right).bitwise

@@ -1,0 +1,177 @@
+"""A run: open the reference and the subject, check the instrument, make every planned check, gather the result."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+
+import torch
+
+from parity.adapters.official import OfficialStack
+from parity.attribution.reference import attribute_modified_reference
+from parity.checks import CHECKS, Check, Context, run_check
+from parity.doctor import examine
+from parity.errors import NoVerdictError
+from parity.recipes import RECIPES, SMALL_ARCHITECTURES, Recipe, select_recipes
+from parity.reference import Reference, open_reference
+from parity.results import RunResult
+from parity.stack import stack_name
+from parity.subjects import open_subject
+
+__all__ = ["Options", "Planned", "plan", "planned_checks", "run"]
+
+_LEVELS = ("L0", "L1", "L2", "L3")
+_SEEDS = 4000
+_QUICK_SEEDS = 600
+
+ProgressCallback = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user asked for.
+
+    Attributes:
+        reference: `auto`, `github`, `pypi` or a folder.
+        allow_modified_reference: go on with code that is not official's.
+        subject: `port`, `legacy`, `document`, `FILE.py` or `MODULE:ATTR`.
+        recipes: names; empty for all.
+        level: the highest level that is run.
+        only: families; empty for all.
+        seeds: masks drawn per check; 0 for the default of the run's length.
+        quick: the three recipes without variants, fewer seeds, no full-size step.
+        device: where modules compute.
+    """
+
+    reference: str = "auto"
+    allow_modified_reference: bool = False
+    subject: str = "port"
+    recipes: tuple[str, ...] = ()
+    level: str = "L3"
+    only: tuple[str, ...] = ()
+    seeds: int = 0
+    quick: bool = False
+    device: str = "cpu"
+
+    @property
+    def mask_seeds(self) -> int:
+        """Masks to draw per check."""
+        return self.seeds or (_QUICK_SEEDS if self.quick else _SEEDS)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A check under a recipe, or under none."""
+
+    check: Check
+    recipe: Recipe | None
+
+    @property
+    def id(self) -> str:
+        """The id that its result will have."""
+        return f"{self.check.id}[{self.recipe.name}]" if self.recipe else self.check.id
+
+
+def plan(options: Options) -> list[Planned]:
+    """Return what a run would do, in order.
+
+    Raises:
+        UsageError: a recipe is not known.
+    """
+    recipes = select_recipes(options.recipes, quick=options.quick)
+    planned = []
+    for check in CHECKS:
+        if options.only and check.family not in options.only:
+            continue
+        if _LEVELS.index(check.level) > _LEVELS.index(options.level):
+            continue
+        if check.recipes == "none":
+            planned.append(Planned(check, None))
+        planned += [Planned(check, recipe) for recipe in recipes if _applies(check, recipe, options)]
+    return planned
+
+
+def _applies(check: Check, recipe: Recipe, options: Options) -> bool:
+    if recipe.heavy:
+        return check.id == "gradients.step" and not options.quick
+    if check.recipes == "main":
+        return not recipe.is_variant
+    return check.recipes == "all"
+
+
+def planned_checks(options: Options) -> list[tuple[str, str, str, str, tuple[str, ...], tuple[str, ...]]]:
+    """Return (id, family, level, title, official files, capabilities) of everything a run would do."""
+    return [
+        (p.id, p.check.family, p.check.level, p.check.title, p.check.official, p.check.needs) for p in plan(options)
+    ]
+
+
+def run(options: Options, progress: ProgressCallback | None = None) -> RunResult:
+    """Compare the subject with the reference.
+
+    Everything that the run touches in this process is as it was afterwards: see `parity.reference`.
+
+    Args:
+        options: what to compare.
+        progress: called with (title, done, total) before each check and once at the end.
+
+    Raises:
+        ParityError: the job cannot be done: reference or subject cannot be loaded, or the instrument is unsound.
+    """
+    start = time.perf_counter()
+    planned = plan(options)
+    notify = progress or (lambda *_: None)
+    with opened(options) as (reference, official), open_subject(options.subject) as subject:
+        notify("self-check", 0, len(planned) + 1)
+        examined = examine(official, select_recipes(("default",), quick=True)[0])
+        unsound = [c for c in examined if not c.passed]
+        if unsound:
+            raise NoVerdictError(
+                f"the instrument failed its own check, so no verdict: {unsound[0].name}: {unsound[0].note}; "
+                "see `python -m parity doctor`"
+            )
+        results = []
+        for done, item in enumerate(planned, start=1):
+            notify(item.id, done, len(planned) + 1)
+            context = Context(
+                official, reference.info, subject, item.recipe, options.mask_seeds, options.quick, options.device
+            )
+            results.append(run_check(item.check, context))
+        notify("done", len(planned) + 1, len(planned) + 1)
+        attribute_modified_reference(reference.info, results)
+        return RunResult(
+            reference=reference.info,
+            subject=stack_name(subject),
+            checks=results,
+            doctor=examined,
+            environment=_environment(),
+            options={**asdict(options), "recipes": sorted({r.name for r in _recipes(planned)})},
+            seconds=time.perf_counter() - start,
+        )
+
+
+@contextmanager
+def opened(options: Options) -> Iterator[tuple[Reference, OfficialStack]]:
+    """Open the reference and wrap it as a stack."""
+    with open_reference(
+        options.reference, allow_modified=options.allow_modified_reference, device=options.device
+    ) as reference:
+        yield reference, OfficialStack(reference, SMALL_ARCHITECTURES)
+
+
+def _recipes(planned: list[Planned]) -> list[Recipe]:
+    names = {p.recipe.name for p in planned if p.recipe}
+    return [recipe for recipe in RECIPES if recipe.name in names]
+
+
+def _environment() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "threads": str(torch.get_num_threads()),
+        "platform": platform.platform(terse=True),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+    }

@@ -1,0 +1,118 @@
+"""Loads the stack under test: one of the built-in ones, an adapter file, or an importable object."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from parity.adapters.port import PortStack
+from parity.errors import SubjectError
+from parity.recipes import SMALL_ARCHITECTURES
+from parity.stack import CAPABILITIES, capabilities_of
+
+__all__ = ["BUILT_IN", "open_subject"]
+
+BUILT_IN: Mapping[str, str] = {
+    "legacy": "migrations.legacy:LegacyStack",
+    "document": "migrations.document:DocumentStack",
+}
+_FILE_MODULE = "parity_subject"
+
+
+@contextmanager
+def open_subject(spec: str) -> Iterator[Any]:
+    """Give the stack that `--subject` names; modules that loading it imported from its folder are forgotten after.
+
+    Args:
+        spec: `port`, `legacy`, `document`, a path ending in `.py`, or `MODULE:ATTR`. In a file or module the
+            stack is its attribute `stack` or, without one, the module itself. A class is instantiated.
+
+    Raises:
+        SubjectError: it is missing, raises on import, or offers no capability.
+    """
+    if spec == "port":
+        yield PortStack(SMALL_ARCHITECTURES)
+    elif spec in BUILT_IN:
+        module, attribute = BUILT_IN[spec].split(":")
+        yield getattr(importlib.import_module(module), attribute)(architectures=SMALL_ARCHITECTURES)
+    elif spec.endswith(".py"):
+        with _file(Path(spec)) as module_object:
+            yield _stack(module_object, spec)
+    elif ":" in spec:
+        yield _attribute(spec)
+    else:
+        raise SubjectError(
+            f"unknown subject {spec!r}, expected port, legacy, document, a FILE.py or MODULE:ATTR; "
+            "`python -m parity list` shows them"
+        )
+
+
+@contextmanager
+def _file(path: Path) -> Iterator[ModuleType]:
+    """Import a file with its own folder on the path, as `python FILE.py` would."""
+    if not path.is_file():
+        raise SubjectError(f"subject {path} does not exist or is no file; give the path of an adapter file")
+    spec = importlib.util.spec_from_file_location(_FILE_MODULE, path.resolve())
+    if spec is None or spec.loader is None:
+        raise SubjectError(f"subject {path} cannot be imported as Python; expected a .py file")
+    module = importlib.util.module_from_spec(spec)
+    before, folder = dict(sys.modules), str(path.resolve().parent)
+    sys.modules[_FILE_MODULE] = module
+    sys.path.insert(0, folder)
+    try:
+        _guarded(lambda: spec.loader.exec_module(module), str(path))
+        yield module
+    finally:
+        sys.path.remove(folder) if folder in sys.path else None
+        for name in [n for n, m in sys.modules.items() if n not in before and _lives_in(m, folder)]:
+            del sys.modules[name]
+
+
+def _lives_in(module: ModuleType, folder: str) -> bool:
+    file = getattr(module, "__file__", None)
+    return isinstance(file, str) and Path(file).resolve().is_relative_to(folder)
+
+
+def _attribute(spec: str) -> Any:
+    module_name, _, attribute = spec.partition(":")
+    module = _guarded(lambda: importlib.import_module(module_name), spec)
+    if not attribute:
+        return _stack(module, spec)
+    if not hasattr(module, attribute):
+        raise SubjectError(f"subject {spec}: module {module_name} has no attribute {attribute!r}")
+    return _usable(getattr(module, attribute), spec)
+
+
+def _stack(module: ModuleType, spec: str) -> Any:
+    """The module's `stack`, or the module itself."""
+    return _usable(getattr(module, "stack", module), spec)
+
+
+def _usable(found: Any, spec: str) -> Any:
+    """Instantiate a class, and refuse what offers nothing."""
+    stack = _guarded(found, spec) if inspect.isclass(found) else found
+    if not capabilities_of(stack):
+        raise SubjectError(
+            f"subject {spec} offers none of the capabilities {', '.join(CAPABILITIES)}; define at least one as a "
+            "function (`python -m parity explain capabilities` gives their contracts)"
+        )
+    return stack
+
+
+def _guarded(call: Any, spec: str) -> Any:
+    """Run a user's code; whatever it raises becomes one clear line."""
+    try:
+        return call()
+    except (Exception, SystemExit) as error:
+        frame = error.__traceback__
+        while frame is not None and frame.tb_next is not None:
+            frame = frame.tb_next
+        where = f" at {frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}" if frame else ""
+        raise SubjectError(f"subject {spec} raises {type(error).__name__} when loaded: {error}{where}") from error

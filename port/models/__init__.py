@@ -1,0 +1,20 @@
+"""The backbone and the head, equal bit for bit to official ones in fp32 on a CPU, without xformers."""
+
+from __future__ import annotations
+
+from port.models.architectures import ARCHITECTURES, Architecture, build_backbone, build_model
+from port.models.chunks import BlockChunk
+from port.models.dino_head import DINOHead
+from port.models.features import Features
+from port.models.vision_transformer import DinoVisionTransformer
+
+__all__ = [
+    "ARCHITECTURES",
+    "Architecture",
+    "BlockChunk",
+    "DINOHead",
+    "DinoVisionTransformer",
+    "Features",
+    "build_backbone",
+    "build_model",
+]
