@@ -26,7 +26,7 @@ class PatchCensus(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call] # torch leaves it untyped
         self.rows: Counter[tuple[str, int, int]] = Counter()
         self.calls: Counter[tuple[str, int, int]] = Counter()
 

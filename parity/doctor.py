@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from parity.census import PatchCensus
+from parity.checks.base import describe_error
 from parity.checks.gradients import flat_step, step_inputs
 from parity.compare import SEMANTIC_FACTOR, Noise, exact, judged
 from parity.judge import perturbed, promoted
@@ -35,7 +36,20 @@ def doctor(options: Options) -> list[Comparison]:
 
 
 def examine(official: Any, recipe: Recipe) -> list[Comparison]:
-    """Return the self-checks, each of which must pass.
+    """Return the self-checks, each of which must pass; a reference that cannot take a step fails the only one.
+
+    Args:
+        official: the official stack.
+        recipe: a small recipe.
+    """
+    try:
+        return _examine(official, recipe)
+    except Exception as error:  # whatever an edited reference raises
+        return [Comparison("doctor/step", "T0", False, False, note=describe_error(error, "the reference"))]
+
+
+def _examine(official: Any, recipe: Recipe) -> list[Comparison]:
+    """Make the self-checks.
 
     - repeat: the reference equals itself bit for bit when run twice;
     - traced: it equals itself while the patch census watches;
@@ -43,10 +57,6 @@ def examine(official: Any, recipe: Recipe) -> list[Comparison]:
       agree with fp32 to its accuracy;
     - conditioning: perturbations by 4 units of 2^-53 are not amplified beyond use;
     - canary: one gradient scaled by 1 + 1e-6 is found by every rule that must find it.
-
-    Args:
-        official: the official stack.
-        recipe: a small recipe.
     """
     config, inputs, batch = step_inputs(official, recipe, "generic")
 

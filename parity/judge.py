@@ -126,6 +126,7 @@ class Judge:
                     mine[name],
                     own.joined(noise[name]),
                     PRECISION_FACTOR,
+                    same_precision=base[name],
                 )
 
     def _noise64(

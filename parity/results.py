@@ -190,10 +190,11 @@ class RunResult:
 
     @property
     def exit_code(self) -> int:
-        """0 parity, 1 divergence, 2 could not do the job (an error, or nothing compared)."""
+        """0 parity, 1 divergence, 2 could not do the job (an error, an unsound instrument, nothing compared)."""
         statuses = {check.status for check in self.checks}
         if "diverged" in statuses:
             return 1
-        if "error" in statuses or not any(check.compared for check in self.checks):
+        unsound = any(not comparison.passed for comparison in self.doctor)
+        if unsound or "error" in statuses or not any(check.compared for check in self.checks):
             return 2
         return 0

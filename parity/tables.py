@@ -41,9 +41,9 @@ def row(
         same = (left == right) | (np.isnan(left) & np.isnan(right))
         error = np.where(same, 0.0, np.abs(left - right))
         allowed = RELATIVE * np.maximum(np.abs(left), np.abs(right))
+        worst = int(np.argmax(error - allowed)) if error.size else 0
     # An infinite number allows an infinite error: only a finite one is judged by its size.
     passed = bool((same | (np.isfinite(error) & (error <= allowed))).all())
-    worst = int(np.argmax(error - allowed)) if error.size else 0
     return Comparison(
         name,
         "T1",

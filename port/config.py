@@ -28,6 +28,7 @@ __all__ = [
 
 RECIPE_FOLDER = Path(__file__).parent / "configs"
 CENTERINGS = ("centering", "sinkhorn_knopp")
+QUIRK_VALUES = ("official", "corrected")
 RECIPES = ("vitl16_short", "vitl14", "vitg14")
 # Flags of stacks that predate official's approach, and the migration that replaces each.
 REMOVED_KEYS = {
@@ -105,6 +106,9 @@ def check_training_config(cfg: DictConfig) -> None:
         )
     if cfg.train.centering not in CENTERINGS:
         raise ValueError(f"train.centering is {cfg.train.centering!r}, expected {' or '.join(CENTERINGS)}")
+    for name, value in cfg.quirks.items():
+        if value not in QUIRK_VALUES:
+            raise ValueError(f"quirks.{name} is {value!r}, expected {' or '.join(QUIRK_VALUES)}")
     if cfg.ibot.loss_weight > 0 and not (max(cfg.ibot.mask_ratio_min_max) > 0 and cfg.ibot.mask_sample_probability > 0):
         raise ValueError(
             f"ibot.mask_ratio_min_max is {list(cfg.ibot.mask_ratio_min_max)} and ibot.mask_sample_probability "

@@ -176,6 +176,16 @@ class EvaluationConfig:
 
 
 @dataclass
+class QuirksConfig:
+    """Where port may part from official code: `official` for its behaviour, `corrected` for ours.
+
+    Parity runs with every quirk at `official`. A default of `corrected` changes no number on the intended path.
+    """
+
+    empty_mask_center: str = "corrected"  # Q13, a batch without masks: centre kept, or NaN for good (official)
+
+
+@dataclass
 class Config:
     """All of it."""
 
@@ -189,3 +199,4 @@ class Config:
     optim: OptimConfig = field(default_factory=OptimConfig)
     crops: CropsConfig = field(default_factory=CropsConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    quirks: QuirksConfig = field(default_factory=QuirksConfig)

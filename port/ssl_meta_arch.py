@@ -61,7 +61,10 @@ class SSLMetaArch(StudentTeacher):
             self.koleo_loss = KoLeoLoss()
         if self.do_ibot:
             head_cfg = cfg.ibot if self.ibot_separate_head else cfg.dino
-            self.ibot_patch_loss = iBOTPatchLoss(head_cfg.head_n_prototypes)
+            self.ibot_patch_loss = iBOTPatchLoss(
+                head_cfg.head_n_prototypes,
+                keep_center_without_masks=cfg.quirks.empty_mask_center == "corrected",
+            )
 
     def forward(self, *args: object, **kwargs: object) -> None:
         """Not available, as in official code: a step is `forward_backward`."""

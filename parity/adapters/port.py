@@ -227,5 +227,7 @@ def _after(model: SSLMetaArch, optimizer: torch.optim.Optimizer) -> dict[str, di
 
 
 def _scaled(config: DictConfig) -> DictConfig:
-    """A copy with the learning rate scaled for one rank."""
-    return apply_scaling_rules(config.copy(), global_batch_size=config.train.batch_size_per_gpu)
+    """A copy with the learning rate scaled for one rank and every quirk at official's behaviour."""
+    config = config.copy()
+    config.quirks = dict.fromkeys(config.quirks, "official")
+    return apply_scaling_rules(config, global_batch_size=config.train.batch_size_per_gpu)

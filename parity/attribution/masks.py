@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from torch import Tensor
+
 from parity.results import Comparison, Finding
 from parity.seeding import seeded
 
@@ -125,6 +127,26 @@ def attribute_batch_masks(reference: Sequence[int], subject: Sequence[int]) -> I
         f"{len(reference)} (all global crops), {_span(official)}",
         _FIX,
         "dinov2/data/collate.py:20-34",
+    )
+
+
+def attribute_cap(side: int, reference: Tensor | None, subject: Tensor | None) -> Iterator[Finding]:
+    """Explain masks that differ where most of the grid is asked for.
+
+    Args:
+        side: patches along the side of the grid.
+        reference: official masks (2B, N).
+        subject: the subject's masks (rows, N), or None.
+    """
+    if reference is None or subject is None:
+        return
+    official, mine = int(reference.sum(-1).max()), int(subject.sum(-1).max())
+    yield Finding(
+        "0003",
+        f"asked for 80 to 90 % of a {side} x {side} grid, the fullest mask covers {mine} patches, official's "
+        f"{official}: official caps each block at half the grid, floored from left to right (Q3)",
+        _FIX,
+        "dinov2/train/train.py:167-173",
     )
 
 

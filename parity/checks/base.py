@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ from parity.recipes import FEATURES, Recipe
 from parity.results import CheckResult, Comparison, Exhibit, Finding, ReferenceInfo
 from parity.stack import capability, stack_name
 
-__all__ = ["FAMILIES", "Check", "Context", "NotRunError", "Observation", "run_check"]
+__all__ = ["FAMILIES", "Check", "Context", "NotRunError", "Observation", "describe_error", "run_check"]
 
 FAMILIES = ("files", "masks", "collate", "losses", "schedules", "param_groups", "modules", "gradients")
 
@@ -118,7 +118,7 @@ def run_check(check: Check, context: Context) -> CheckResult:
     except NoVerdictError:
         raise
     except (Exception, SystemExit) as error:  # whatever a user's stack raises is a result, not our crash or exit
-        result.status, result.reason = "error", _describe(error, context.subject)
+        result.status, result.reason = "error", describe_error(error, stack_name(context.subject))
     result.seconds = time.perf_counter() - start
     return result
 
@@ -138,14 +138,27 @@ def _why_lacking(subject: object, lacking: list[str]) -> str:
     return "; ".join(known) or f"{stack_name(subject)} does not offer {', '.join(lacking)}"
 
 
-def _describe(error: BaseException, subject: object) -> str:
-    """One line: what was raised, and the innermost line of code that raised it."""
+def describe_error(error: BaseException, owner: str) -> str:
+    """Return one line: whose code raised what, and the innermost line that did.
+
+    Args:
+        error: with its traceback.
+        owner: the stack to name unless the innermost line is official code.
+    """
     frame = error.__traceback__
+    official = False
     while frame is not None and frame.tb_next is not None:
+        official |= _is_official(frame.tb_frame.f_globals)
         frame = frame.tb_next
     where = ""
     if frame is not None:
+        official |= _is_official(frame.tb_frame.f_globals)
         code = frame.tb_frame.f_code
         where = f" at {code.co_filename}:{frame.tb_lineno} in {code.co_name}"
     kind = "" if isinstance(error, SubjectError) else f"{type(error).__name__}: "
-    return f"{stack_name(subject)}: {kind}{error}{where}"
+    text = " ".join(str(error).split())
+    return f"{'the reference' if official else owner}: {kind}{text}{where}"
+
+
+def _is_official(module_globals: Mapping[str, Any]) -> bool:
+    return str(module_globals.get("__name__", "")).split(".")[0] == "dinov2"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from parity import states
-from parity.attribution.masks import attribute_batch_masks
+from parity.attribution.masks import attribute_batch_masks, attribute_cap
 from parity.checks.base import Check, Context, Observation
 from parity.compare import exact, exact_mapping
 from parity.results import Exhibit, Finding
@@ -114,9 +114,10 @@ def _scalars(context: Context) -> Iterator[Observation]:
             # The masks depend on the configured size alone, so that the crops themselves may be one pixel.
             batch = stack.collate(states.samples(4, 1, 1, 1, 0), config, torch.float32)
             drawn.append(batch.get("collated_masks"))
-        yield exact(
-            f"cap/{size} px, patch {patch}", drawn[0], drawn[1], note="dinov2/train/train.py:172, left to right"
-        )
+        comparison = exact(f"cap/{size} px, patch {patch}", drawn[0], drawn[1], note="dinov2/train/train.py:172")
+        yield comparison
+        if not comparison.passed:
+            yield from attribute_cap(size // patch, drawn[0], drawn[1])
 
 
 CHECKS = (

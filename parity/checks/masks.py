@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ GRIDS: tuple[tuple[int, int], ...] = (
 )  # fmt: skip
 """Grids of official recipes (14², 16², 37², 7²) and odd, non-square and tiny ones."""
 
+_SAMPLE = 100
 _RATIOS = (0.0, 0.02, 0.1, 0.25, 0.37, 0.5, 0.65, 0.9)
 # (seed, crops, patches): about 3 draws in a million part, so these were searched for.
 _BOUNDARY_CASES = (
@@ -46,6 +47,9 @@ def _bitwise(context: Context) -> Iterator[Observation]:
         yield comparison
     if first is not None:
         reference, subject, name = first
+        grid, asked = GRIDS[0], 58
+        features = [_features(stack, grid, asked, _SAMPLE) for stack in (context.reference, context.subject)]
+        yield from attribute_masks(asked, *features)
         yield Exhibit(
             "masks",
             f"the same seed, two generators ({name})",
@@ -90,12 +94,7 @@ def _distribution(context: Context) -> Iterator[Observation]:
     count = max(context.seeds // 8, 100)
     rows: list[dict[str, Any]] = []
     for asked in (19, 58, 98):
-        features = []
-        for stack in (context.reference, context.subject):
-            seeded(asked)
-            masks = [as_grid(stack.make_mask(grid, asked, 98.0), grid) for _ in range(count)]
-            features.append(mask_features(masks, asked))
-        reference, subject = features
+        reference, subject = (_features(stack, grid, asked, count) for stack in (context.reference, context.subject))
         for feature in FEATURES:
             yield exact(f"distribution/{asked} patches/{feature}", reference[feature], subject[feature])
         for stack_name, values in (("official", reference), ("subject", subject)):
@@ -104,17 +103,26 @@ def _distribution(context: Context) -> Iterator[Observation]:
     yield Exhibit("table", f"what {count} masks look like on a 14 x 14 grid", tuple(rows))
 
 
+def _features(stack: Any, grid: tuple[int, int], asked: int, count: int) -> Mapping[str, float]:
+    """Summarise `count` masks that a stack draws one after the other from one seed."""
+    seeded(asked)
+    cap = 0.5 * grid[0] * grid[1]
+    return mask_features([as_grid(stack.make_mask(grid, asked, cap), grid) for _ in range(count)], asked)
+
+
 def _counts(context: Context) -> Iterator[Observation]:
     """How many patches are asked for each crop, in float32 as official computes it."""
     first = None
     for seed in range(context.seeds):
         rows = (2, 4, 6, 8, 10, 16, 32, 64)[seed % 8]
         tokens = (196, 256, 1369, 49, 35)[seed % 5]
+        ratios, share = ((0.1, 0.5), 0.5) if seed % 2 else ((0.15, 0.65), (0.3, 0.77, 1.0)[seed % 3])
         asked = []
         for stack in (context.reference, context.subject):
             seeded(seed)
-            asked.append([int(v) for v in stack.mask_counts(rows, tokens, (0.1, 0.5), 0.5)])
-        comparison = exact(f"counts/{rows} crops of {tokens} patches/seed {seed}", asked[0], asked[1])
+            asked.append([int(v) for v in stack.mask_counts(rows, tokens, ratios, share)])
+        name = f"counts/{rows} crops of {tokens} patches, {share:.0%} masked/seed {seed}"
+        comparison = exact(name, asked[0], asked[1])
         yield comparison
         if not comparison.passed and first is None:
             first = comparison

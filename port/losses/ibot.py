@@ -17,17 +17,32 @@ __all__ = ["iBOTPatchLoss"]
 class iBOTPatchLoss(CenteredLoss):  # noqa: N801 - official's name
     """Cross-entropy of masked patches, each crop weighted alike (`dinov2/loss/ibot_patch_loss.py:34`)."""
 
-    def __init__(self, patch_out_dim: int, student_temp: float = 0.1, center_momentum: float = 0.9) -> None:
-        """Create the loss; `patch_out_dim` is K, and the buffer `center` has shape (1, 1, K)."""
+    def __init__(
+        self,
+        patch_out_dim: int,
+        student_temp: float = 0.1,
+        center_momentum: float = 0.9,
+        *,
+        keep_center_without_masks: bool = True,
+    ) -> None:
+        """Create the loss; the buffer `center` has shape (1, 1, K).
+
+        Args:
+            patch_out_dim: K, number of prototypes.
+            student_temp: temperature of the student's softmax.
+            center_momentum: share of the old centre that an update keeps.
+            keep_center_without_masks: false for official's NaN after a batch without masks (quirk Q13).
+        """
         super().__init__((1, 1, patch_out_dim), student_temp, center_momentum)
+        self.keep_center_without_masks = keep_center_without_masks
 
     def batch_center(self, teacher_output: Tensor) -> Tensor:
         """Sum the means over patches: (1, M, K) to (1, K) (`dinov2/loss/ibot_patch_loss.py:139`).
 
         Ranks count alike however many patches they masked (Q12). A rank that masked none has no mean; official divides
-        by zero there, and its centre is NaN from then on (Q13). Here it votes for the present centre.
+        by zero there, and its centre is NaN from then on (Q13). Here it votes for the present centre, unless the quirk is kept.
         """
-        if teacher_output.shape[1] == 0:
+        if teacher_output.shape[1] == 0 and self.keep_center_without_masks:
             return self.center.to(teacher_output.dtype).flatten(0, 1) * len(teacher_output)
         return torch.sum(teacher_output.mean(1), dim=0, keepdim=True)
 

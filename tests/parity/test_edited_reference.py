@@ -35,7 +35,7 @@ EDITS = (
     Edit("train/train.py", "start_warmup_value=0,", "start_warmup_value=1e-9,", "schedules.every_step[default]"),
     Edit("configs/ssl_default_config.yaml", "clip_grad: 3.0", "clip_grad: 1.0", "schedules.defaults"),
     Edit("utils/param_groups.py", '"wd_multiplier": 0.0', '"wd_multiplier": 1.0', "param_groups.small[default]"),
-    Edit("utils/param_groups.py", '".mask_token" in name', '".mask" in name', "param_groups.small[default]"),
+    Edit("utils/param_groups.py", '"mask_token" in name', '"mask_tokens" in name', "param_groups.small[default]"),
     Edit("train/train.py", "wd * wd_multiplier", "wd", "param_groups.small[default]"),
     Edit("models/vision_transformer.py", "eps=1e-6", "eps=1e-5", "modules.backbone[default]"),
     Edit("layers/dino_head.py", "1e-6 if x.dtype == torch.float16 else 1e-12", "1e-6", "modules.head[default]"),

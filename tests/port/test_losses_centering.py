@@ -88,6 +88,14 @@ def test_no_masked_patch_leaves_the_ibot_centre() -> None:
     torch.testing.assert_close(loss.center.flatten(), torch.tensor([1.0, 2.0, 3.0]))
 
 
+def test_the_quirk_of_official_makes_the_ibot_centre_nan() -> None:
+    """Q13 kept: the mean over no patch is 0 / 0, and the moving average keeps it."""
+    loss = iBOTPatchLoss(3, keep_center_without_masks=False)
+    loss.update_center(torch.zeros(1, 0, 3))
+    loss.apply_center_update()
+    assert loss.center.isnan().all()
+
+
 def _update_on_rank(rank: int, folder: Path) -> None:
     dino, ibot = DINOLoss(1), iBOTPatchLoss(1)
     dino.update_center(torch.tensor([[10.0 * rank], [20.0]]))

@@ -167,6 +167,14 @@ def test_a_batch_without_masks_trains(overrides: list[str]) -> None:
     assert model.ibot_patch_loss.center.isfinite().all()
 
 
+def test_quirks_at_official_reach_the_losses() -> None:
+    """`quirks.empty_mask_center=official` gives official's NaN centre after a batch without masks (Q13)."""
+    model = tiny_model(["quirks.empty_mask_center=official", "ibot.mask_sample_probability=0.01"])
+    model.forward_backward(tiny_batch(model.cfg), TEMP)
+    model.ibot_patch_loss.apply_center_update()
+    assert model.ibot_patch_loss.center.isnan().all()
+
+
 def test_gradients_accumulate_until_they_are_cleared() -> None:
     """Two identical calls without zero_grad give twice the gradient (targets by Sinkhorn have no state)."""
     model = tiny_model([SINKHORN])

@@ -74,6 +74,9 @@ class BlockDiagonalMask:
     def split(self, tensor: Tensor) -> list[Tensor]:
         """Undo `from_tensor_list` for a tensor (1, sum of lengths, …).
 
+        A group of no sequences comes back as (0, 1, …): real xformers cannot reshape it, and so official training
+        cannot run without local crops (Q19). Here it runs, so that what official writes for that case is compared.
+
         Raises:
             ValueError: the tensor has another shape.
         """
@@ -84,7 +87,10 @@ class BlockDiagonalMask:
         ends = [0, *accumulate(sizes)]
         chunks = [starts[last] - starts[first] for first, last in pairwise(ends)]
         parts = tensor.split_with_sizes(chunks, dim=1)
-        return [x.reshape(size, -1, *x.shape[2:]) for size, x in zip(sizes, parts, strict=True)]
+        return [
+            x.reshape(size, -1, *x.shape[2:]) if size else x.new_empty(0, 1, *x.shape[2:])
+            for size, x in zip(sizes, parts, strict=True)
+        ]
 
     def materialize(
         self,
@@ -177,6 +183,8 @@ def scaled_index_add(
     crops (`dinov2/layers/block.py:262-264`), and what was selected from it before is a copy. So a new tensor
     gives the same values and gradients, and is safe where `input` is a leaf.
     """
+    if index.numel() == 0:
+        return input  # a group of no sequences, see `BlockDiagonalMask.split`
     scaled = source if scaling is None else source * scaling
     return torch.index_add(input, 0, index, scaled, alpha=alpha)
 
