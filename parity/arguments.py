@@ -23,7 +23,6 @@ __all__ = [
     "positive",
     "reference_source",
     "subject_name",
-    "torch_device",
     "unknown_arguments",
 ]
 
@@ -42,12 +41,11 @@ _OPTIONS = {
         "--only",
         "--seeds",
         "--quick",
-        "--device",
         "--json",
         "--markdown",
         "--help",
     ),
-    "doctor": ("--reference", "--allow-modified-reference", "--device", "--help"),
+    "doctor": ("--reference", "--allow-modified-reference", "--help"),
 }
 
 
@@ -104,13 +102,6 @@ def positive(given: str) -> int:
     if not re.fullmatch(r"\+?[0-9]{1,9}", given) or int(given) < 1:
         raise argparse.ArgumentTypeError(f"{given!r} is not a whole number of at least 1")
     return int(given)
-
-
-def torch_device(given: str) -> str:
-    """Return the name of a device that torch could know."""
-    if not re.fullmatch(r"cpu|cuda(:[0-9]+)?", given):
-        raise _one_of("device", given, ("cpu", "cuda"), ", cuda:N")
-    return given
 
 
 def reference_source(given: str) -> str:

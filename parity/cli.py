@@ -71,7 +71,7 @@ def _options(arguments: argparse.Namespace) -> Any:
     """Return the `Options` that the arguments ask for; what was not given keeps its default there."""
     from parity.run import Options
 
-    names = ("reference", "allow_modified_reference", "subject", "level", "seeds", "quick", "device")
+    names = ("reference", "allow_modified_reference", "subject", "level", "seeds", "quick")
     given: dict[str, Any] = {name: value for name in names if (value := getattr(arguments, name, None)) is not None}
     for option, name in (("recipe", "recipes"), ("only", "only")):
         values = getattr(arguments, option, None)

@@ -13,7 +13,6 @@ from parity.arguments import (
     positive,
     reference_source,
     subject_name,
-    torch_device,
 )
 from parity.errors import UsageError
 
@@ -152,4 +151,3 @@ def _add_reference(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="compare even where the reference's files are not official's; the report says so",
     )
-    parser.add_argument("--device", type=torch_device, metavar="DEVICE", help="where to compute (default: cpu)")

@@ -43,7 +43,6 @@ class Options:
         only: families; empty for all.
         seeds: masks drawn per check; 0 for the default of the run's length.
         quick: the three recipes without variants, fewer seeds, no full-size step.
-        device: where modules compute.
     """
 
     reference: str = "auto"
@@ -54,7 +53,6 @@ class Options:
     only: tuple[str, ...] = ()
     seeds: int = 0
     quick: bool = False
-    device: str = "cpu"
 
     @property
     def mask_seeds(self) -> int:
@@ -131,9 +129,7 @@ def run(options: Options, progress: ProgressCallback | None = None) -> RunResult
         results = []
         for done, item in enumerate(planned, start=1):
             notify(item.id, done, len(planned) + 1)
-            context = Context(
-                official, reference.info, subject, item.recipe, options.mask_seeds, options.quick, options.device
-            )
+            context = Context(official, reference.info, subject, item.recipe, options.mask_seeds, options.quick)
             results.append(run_check(item.check, context))
         notify("done", len(planned) + 1, len(planned) + 1)
         attribute_modified_reference(reference.info, results)
@@ -168,9 +164,7 @@ def _require_sound(examined: list[Comparison], info: ReferenceInfo) -> None:
 @contextmanager
 def opened(options: Options) -> Iterator[tuple[Reference, OfficialStack]]:
     """Open the reference and wrap it as a stack."""
-    with open_reference(
-        options.reference, allow_modified=options.allow_modified_reference, device=options.device
-    ) as reference:
+    with open_reference(options.reference, allow_modified=options.allow_modified_reference) as reference:
         yield reference, OfficialStack(reference, SMALL_ARCHITECTURES)
 
 

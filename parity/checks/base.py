@@ -34,7 +34,6 @@ class Context:
         recipe: the configuration; None for checks that do not depend on one.
         seeds: how many seeds the mask checks draw; other checks scale with it.
         quick: true where the user asked for the minute-long run.
-        device: device of the modules.
         shared: results that one check leaves for another under the same recipe.
     """
 
@@ -44,7 +43,6 @@ class Context:
     recipe: Recipe | None
     seeds: int
     quick: bool
-    device: str = "cpu"
     shared: dict[str, Any] = field(default_factory=dict)
 
     def required_recipe(self) -> Recipe:

@@ -39,8 +39,9 @@ class iBOTPatchLoss(CenteredLoss):  # noqa: N801 - official's name
     def batch_center(self, teacher_output: Tensor) -> Tensor:
         """Sum the means over patches: (1, M, K) to (1, K) (`dinov2/loss/ibot_patch_loss.py:139`).
 
-        Ranks count alike however many patches they masked (Q12). A rank that masked none has no mean; official divides
-        by zero there, and its centre is NaN from then on (Q13). Here it votes for the present centre, unless the quirk is kept.
+        Ranks count alike however many patches they masked (Q12). A rank that masked none has no mean; official
+        divides by zero there, and its centre is NaN from then on (Q13). Here it votes for the present centre,
+        unless the quirk is kept.
         """
         if teacher_output.shape[1] == 0 and self.keep_center_without_masks:
             return self.center.to(teacher_output.dtype).flatten(0, 1) * len(teacher_output)

@@ -66,19 +66,6 @@ def test_other_numbers_are_refused(given: str) -> None:
         arguments.positive(given)
 
 
-@pytest.mark.parametrize("given", ["cpu", "cuda", "cuda:1"])
-def test_devices(given: str) -> None:
-    """Names that torch knows."""
-    assert arguments.torch_device(given) == given
-
-
-@pytest.mark.parametrize("given", ["gpu", "cuda:", "cuda:x", "CPU"])
-def test_other_devices_are_refused(given: str) -> None:
-    """A wrong device is a wrong line, not a crash an hour later."""
-    with pytest.raises(argparse.ArgumentTypeError, match="unknown device"):
-        arguments.torch_device(given)
-
-
 def test_output_files_need_a_name() -> None:
     """An empty name is most likely an unset variable of the shell."""
     assert arguments.output_file("r.json") == Path("r.json")

@@ -34,7 +34,6 @@ class Options:
     only: tuple[str, ...] = ()
     seeds: int = 7
     quick: bool = False
-    device: str = "cpu"
 
 
 class Runner:
@@ -137,8 +136,6 @@ def test_options_reach_the_runner(runner: Runner, tmp_path: Path) -> None:
                     "--seeds",
                     "3",
                     "--quick",
-                    "--device",
-                    "cpu",
                 ],
             ]
         )
@@ -146,9 +143,7 @@ def test_options_reach_the_runner(runner: Runner, tmp_path: Path) -> None:
     )
     assert main(["run"]) == 0
     assert runner.given == [
-        Options(
-            str(tmp_path), True, str(adapter), ("default", "vitl14"), "L2", ("masks", "losses", "files"), 3, True, "cpu"
-        ),
+        Options(str(tmp_path), True, str(adapter), ("default", "vitl14"), "L2", ("masks", "losses", "files"), 3, True),
         Options(),
     ]
 
@@ -171,7 +166,6 @@ def test_options_reach_the_runner(runner: Runner, tmp_path: Path) -> None:
         ("run --subject absent.py", "the adapter file 'absent.py' does not exist"),
         ("run --seeds 0", "'0' is not a whole number of at least 1"),
         ("run --seeds three", "'three' is not a whole number"),
-        ("run --device gpu", "unknown device 'gpu', expected cpu, cuda, cuda:N"),
         ("run --seeds", "expected one argument"),
         ("run extra", "unknown argument 'extra'"),
         ("explain 0009", "nothing is known about '0009'; did you mean '000"),
@@ -299,7 +293,7 @@ def test_help_of_run_is_worth_reading(capsys: pytest.CaptureFixture[str]) -> Non
     """Every option, family, level, subject and exit code is explained, and examples are given."""
     assert main(["run", "--help"]) == 0
     text = capsys.readouterr().out
-    words = "--reference --allow-modified-reference --subject --recipe --level --only --seeds --quick --device --json"
+    words = "--reference --allow-modified-reference --subject --recipe --level --only --seeds --quick --json"
     words += " --markdown files masks collate losses schedules param_groups modules gradients L0 L3 legacy MODULE:ATTR"
     assert [word for word in words.split() if word not in text] == []
     for code in ("0    parity", "1    divergence", "2    no verdict", "130  interrupted"):
@@ -312,7 +306,7 @@ def test_options_are_frozen(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "--help"]) == 0
     shown = {word.strip("[],") for word in capsys.readouterr().out.split("\n\n")[0].split() if "--" in word}
     assert shown == {
-        "--reference", "--allow-modified-reference", "--device", "--subject", "--recipe", "--level", "--only",
+        "--reference", "--allow-modified-reference", "--subject", "--recipe", "--level", "--only",
         "--seeds", "--quick", "--json", "--markdown",
     }  # fmt: skip
 

@@ -170,6 +170,13 @@ def test_one_large_element_fails_although_the_rms_is_small() -> None:
     assert _judge(base, subject, noise)[0]
 
 
+def test_many_small_differences_fail_although_none_is_large() -> None:
+    """17 everywhere is within 16 x the largest movement of 100, but not within 16 x the RMS of 1."""
+    base = torch.zeros(4, dtype=torch.float64)
+    assert not _judge(base, base + 17, Noise(1.0, 100.0))[0]
+    assert _judge(base, base + 16, Noise(1.0, 100.0))[0]
+
+
 @pytest.mark.parametrize(("dtype", "unit"), [(torch.float64, 2.0**-53), (torch.float32, 2.0**-24)])
 def test_without_noise_half_a_unit_of_the_result_is_the_floor(dtype: torch.dtype, unit: float) -> None:
     """Silence of the reference allows factor times half an epsilon of the base's RMS, here 1."""

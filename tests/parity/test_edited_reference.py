@@ -25,7 +25,12 @@ EDITS = (
     Edit("data/masking.py", "if delta > 0:", "if delta > 1:", "masks.bitwise"),
     Edit("data/masking.py", "w < self.width and h", "w <= self.width and h", "masks.bitwise"),
     Edit("data/masking.py", "range(10)", "range(9)", "masks.bitwise"),
-    Edit("data/collate.py", "upperbound += int(N * prob_max)", "upperbound += int(N * prob_min)", "collate.batch[default]"),
+    Edit(
+        "data/collate.py",
+        "upperbound += int(N * prob_max)",
+        "upperbound += int(N * prob_min)",
+        "collate.batch[default]",
+    ),
     Edit("data/collate.py", "int(B * mask_probability)", "round(B * mask_probability)", "masks.counts"),
     Edit("train/train.py", "0.5 * img_size", "0.4 * img_size", "collate.cap[default]"),
     Edit("loss/dino_clstoken_loss.py", "n_iterations=3", "n_iterations=4", "losses.sinkhorn"),
@@ -40,11 +45,26 @@ EDITS = (
     Edit("models/vision_transformer.py", "eps=1e-6", "eps=1e-5", "modules.backbone[default]"),
     Edit("layers/dino_head.py", "1e-6 if x.dtype == torch.float16 else 1e-12", "1e-6", "modules.head[default]"),
     Edit("layers/dino_head.py", "std=0.02", "std=0.2", "modules.init[default]"),
-    Edit("layers/block.py", "residual_scale_factor = b / sample", "residual_scale_factor = 1 / sample", "modules.backbone[default]"),
-    Edit("train/ssl_meta_arch.py", "_tokens[1], teacher_cls_tokens[0]", "_tokens[0], teacher_cls_tokens[1]", "gradients.step[default]"),
+    Edit(
+        "layers/block.py",
+        "residual_scale_factor = b / sample",
+        "residual_scale_factor = 1 / sample",
+        "modules.backbone[default]",
+    ),
+    Edit(
+        "train/ssl_meta_arch.py",
+        "_tokens[1], teacher_cls_tokens[0]",
+        "_tokens[0], teacher_cls_tokens[1]",
+        "gradients.step[default]",
+    ),
     Edit("train/ssl_meta_arch.py", "ibot_loss_scale = 1.0", "ibot_loss_scale = 0.99", "gradients.step[default]"),
-    Edit("train/train.py", "v.clip_grad_norm_(cfg.optim.clip_grad)\n            opt", "pass\n            opt", "gradients.step[default]"),
-)  # fmt: skip
+    Edit(
+        "train/train.py",
+        "v.clip_grad_norm_(cfg.optim.clip_grad)\n            opt",
+        "pass\n            opt",
+        "gradients.step[default]",
+    ),
+)
 HARMLESS = Edit("data/masking.py", "        # Overlap", "        # overlap", "masks.bitwise")
 
 

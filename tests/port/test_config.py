@@ -6,11 +6,11 @@ import pytest
 from omegaconf import OmegaConf
 from omegaconf.errors import ValidationError
 
-from port.config import RECIPES, apply_scaling_rules, default_config, load_config, load_recipe
+from port.config import RECIPES, apply_scaling_rules, check_training_config, default_config, load_config, load_recipe
 
 
 def test_sections_are_official_s() -> None:
-    """The top level has official's sections, in official's order."""
+    """The top level has official's sections, in official's order, and the port's quirks after them."""
     assert list(default_config()) == [
         "MODEL",
         "compute_precision",
@@ -22,6 +22,7 @@ def test_sections_are_official_s() -> None:
         "optim",
         "crops",
         "evaluation",
+        "quirks",
     ]
 
 
@@ -191,3 +192,10 @@ def test_another_scaling_rule_is_an_error() -> None:
     cfg = load_config(None, ["optim.scaling_rule=linear"])
     with pytest.raises(ValueError, match="'linear', expected 'sqrt_wrt_1024'"):
         apply_scaling_rules(cfg, 1024)
+
+
+def test_an_unknown_quirk_value_is_refused() -> None:
+    """A quirk is `official` or `corrected`; anything else is an error that says so."""
+    cfg = load_config(overrides=["quirks.empty_mask_center=fixed"])
+    with pytest.raises(ValueError, match=r"quirks\.empty_mask_center is 'fixed', expected official or corrected"):
+        check_training_config(cfg)

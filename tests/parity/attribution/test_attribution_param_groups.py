@@ -146,6 +146,16 @@ def test_the_chunk_index_read_as_layer_is_named() -> None:
     assert _findings(chunked, _config(block_chunks=0)) == []
 
 
+def test_another_decay_rate_is_not_blamed_on_the_chunks() -> None:
+    """Wrong multipliers, but one for each block: the layers are counted, so chunks are not the cause."""
+
+    def slower(iteration: int, rows: Rows) -> None:
+        for name in BLOCKS:
+            rows[name]["lr"] = RATE[iteration] * 0.6 ** (4 - int(name.split(".")[2]))
+
+    assert _findings(slower) == []
+
+
 def test_a_forgotten_patch_embedding_factor_is_named() -> None:
     """Multiplier decay ** 5 without the 0.2."""
 

@@ -152,6 +152,16 @@ def _index_add_inputs() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return x, torch.tensor([3, 1]), source, torch.tensor([0.5, -2.0])
 
 
+def test_a_group_of_no_sequences_is_empty() -> None:
+    """No local crops (Q19): the group splits into (0, 1, D) and adds nothing; the others are as without it."""
+    crops = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
+    mask, packed = BlockDiagonalMask.from_tensor_list([crops, torch.zeros(0, 5, 4)])
+    first, second = mask.split(packed)
+    assert torch.equal(first, crops)
+    assert second.shape == (0, 1, 4)
+    assert torch.equal(scaled_index_add(crops, torch.zeros(0, dtype=torch.long), second), crops)
+
+
 def test_scaled_index_add_by_hand() -> None:
     """Rows 3 and 1 gain alpha · scaling · source, the others stay, and the input is not overwritten."""
     x, index, source, scaling = _index_add_inputs()
