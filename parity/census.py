@@ -8,7 +8,7 @@ gradients are recorded.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -37,10 +37,16 @@ class PatchCensus(TorchDispatchMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        if func is torch.ops.aten.convolution.default and list(args[3]) == list(args[1].shape[2:]):
+        if func is torch.ops.aten.convolution.default and _is_patch_embedding(args[1], args[3], args[6]):
             images, weight = args[0], args[1]
             who = "student" if weight.requires_grad and torch.is_grad_enabled() else "teacher"
             key = (who, int(images.shape[2]), int(images.shape[3]))
             self.rows[key] += int(images.shape[0])
             self.calls[key] += 1
         return func(*args, **dict(kwargs or {}))
+
+
+def _is_patch_embedding(weight: torch.Tensor, stride: Sequence[int], transposed: bool) -> bool:
+    """Whether a convolution cuts its input into patches: its stride is its kernel, and the kernel is no point."""
+    kernel = list(weight.shape[2:])
+    return list(stride) == kernel and max(kernel) > 1 and not transposed

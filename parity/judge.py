@@ -11,13 +11,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from parity.compare import PRECISION_FACTOR, SEMANTIC_FACTOR, Noise, exact, judged, missing
+from parity.errors import SubjectError
 from parity.oracle import Float64Oracle
 from parity.results import Comparison
-from parity.stack import claims_bitwise
+from parity.stack import claims_bitwise, stack_name
 
 __all__ = ["Computation", "Inputs", "Judge", "perturbed", "promoted"]
 
@@ -56,7 +58,7 @@ def perturbed(inputs: Inputs, seed: int) -> dict[str, Tensor]:
 def in_float64(compute: Computation, stack: object, inputs: Inputs) -> dict[str, Tensor]:
     """Run the computation on promoted inputs under the oracle."""
     with Float64Oracle():
-        return dict(compute(stack, promoted(inputs)))
+        return _tensors(compute(stack, promoted(inputs)), stack)
 
 
 @dataclass
@@ -81,7 +83,7 @@ class Judge:
         A tensor that only one side returns is a failed comparison.
         """
         base = dict(compute(self.reference, inputs))
-        mine = dict(compute(self.subject, inputs))
+        mine = _tensors(compute(self.subject, inputs), self.subject)
         shared = [name for name in base if name in mine]
         for name in [n for n in base if n not in mine] + [n for n in mine if n not in base]:
             yield missing(f"{prefix}/{name}", in_subject=name in mine)
@@ -152,3 +154,20 @@ class Judge:
 
 def _same(left: Tensor, right: Tensor | None) -> bool:
     return right is not None and exact("", left, right).bitwise
+
+
+def _tensors(results: Mapping[str, Any], stack: object) -> dict[str, Tensor]:
+    """Return the results as tensors; numbers and arrays are accepted.
+
+    Raises:
+        SubjectError: something else was returned.
+    """
+    found: dict[str, Tensor] = {}
+    for name, value in results.items():
+        if isinstance(value, Tensor):
+            found[name] = value.detach()
+        elif isinstance(value, int | float | np.ndarray | np.generic):
+            found[name] = torch.as_tensor(value)
+        else:
+            raise SubjectError(f"{stack_name(stack)} returned a {type(value).__name__} for {name}, expected a tensor")
+    return found

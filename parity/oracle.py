@@ -16,7 +16,8 @@ from torch.overrides import TorchFunctionMode
 
 __all__ = ["Float64Oracle"]
 
-_NARROW = frozenset({torch.float32, torch.float16, torch.bfloat16})
+_NARROW: frozenset[object] = frozenset({torch.float32, torch.float16, torch.bfloat16})
+_SPELLED: frozenset[object] = frozenset({"torch.FloatTensor", "torch.HalfTensor", "torch.BFloat16Tensor"})
 _NARROWING_METHODS = frozenset({torch.Tensor.float, torch.Tensor.half, torch.Tensor.bfloat16})
 _CASTING_METHODS = frozenset({torch.Tensor.to, torch.Tensor.type, torch.Tensor.type_as})
 
@@ -44,27 +45,17 @@ class Float64Oracle(TorchFunctionMode):
             if func in _NARROWING_METHODS:
                 self.down_casts += 1
                 return args[0]
-            if func in _CASTING_METHODS:
-                return func(*self._widen(args), **self._widen_options(options))
-            options = self._widen_options(options)
+            casts = func in _CASTING_METHODS
+            args = tuple(self._widened(argument, tensors=casts) for argument in args)
+            options = {name: self._widened(value, tensors=casts) for name, value in options.items()}
         return func(*args, **options)
 
-    def _widen(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Replace a narrow dtype among the arguments of `to` or `type`; a narrow tensor gives its dtype."""
-        widened: list[Any] = [args[0]]
-        for argument in args[1:]:
-            if isinstance(argument, torch.dtype) and argument in _NARROW:
-                self.down_casts += 1
-                widened.append(torch.float64)
-            elif isinstance(argument, Tensor) and argument.dtype in _NARROW:
-                self.down_casts += 1
-                widened.append(argument.to(torch.float64))
-            else:
-                widened.append(argument)
-        return tuple(widened)
-
-    def _widen_options(self, options: dict[str, Any]) -> dict[str, Any]:
-        if options.get("dtype") in _NARROW:
+    def _widened(self, argument: Any, *, tensors: bool) -> Any:
+        """Return float64 for a narrow dtype, however it is spelled; a tensor that is cast to gives its dtype."""
+        if isinstance(argument, str | torch.dtype) and argument in _NARROW | _SPELLED:
             self.down_casts += 1
-            options["dtype"] = torch.float64
-        return options
+            return torch.float64
+        if tensors and isinstance(argument, Tensor) and argument.dtype in _NARROW:
+            self.down_casts += 1
+            return argument.to(torch.float64)
+        return argument

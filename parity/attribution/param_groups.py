@@ -212,7 +212,7 @@ def recorded_rules(
     mine = rows[name] if isinstance(rows[name], Mapping) else {"lr": rows[name][0], "weight_decay": rows[name][1]}
     base = max(values["lr"] for values in official.values())
     rates = [_multiplier(mine, base), mine["weight_decay"]]
-    wanted = [expected["lr"] / base, expected["weight_decay"]]
+    wanted = [_multiplier({"lr": expected["lr"]}, base), expected["weight_decay"]]
     comparison = row(
         label, wanted, rates, bitwise=False, note="lr multiplier, weight decay; official b8931f7: as cls_token"
     )
@@ -230,7 +230,7 @@ def recorded_rules(
 
 def _multiplier(values: Mapping[str, Any], base: float) -> float:
     """The subject's own multiplier where it says so: its loop may overwrite the rate afterwards."""
-    return float(values.get("lr_multiplier", values["lr"] / base))
+    return float(values["lr_multiplier"] if "lr_multiplier" in values else values["lr"] / base if base else 0.0)
 
 
 def _ratio(left: float, right: float) -> str:

@@ -112,11 +112,13 @@ def run_check(check: Check, context: Context) -> CheckResult:
         if not result.comparisons:
             result.status, result.reason = "not_run", "nothing was compared"
     except NotRunError as not_run:
-        result.status, result.reason = "not_run", str(not_run)
+        result.status, result.reason = "diverged" if result.diverged else "not_run", str(not_run)
     except NoVerdictError:
         raise
     except (Exception, SystemExit) as error:  # whatever a user's stack raises is a result, not our crash or exit
-        result.status, result.reason = "error", describe_error(error, stack_name(context.subject))
+        # What had already diverged stays a divergence; the reason says where the check ended.
+        result.status = "diverged" if result.diverged else "error"
+        result.reason = describe_error(error, stack_name(context.subject))
     result.seconds = time.perf_counter() - start
     return result
 
@@ -141,7 +143,7 @@ def describe_error(error: BaseException, owner: str) -> str:
 
     Args:
         error: with its traceback.
-        owner: the stack to name unless the innermost line is official code.
+        owner: the stack to name unless official code is on the way to that line.
     """
     frame = error.__traceback__
     official = False
