@@ -5,11 +5,16 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from parity.adapters.official import OfficialStack
+from parity.recipes import SMALL_ARCHITECTURES
+from parity.reference import open_reference
 from parity.reference.cache import cache_folder
+from parity.reference.isolation import quiet_official_warnings
 from parity.reference.source import Source, resolve
 
 _XFORMERS = "0.0.35"
@@ -25,6 +30,20 @@ def official_source() -> Source:
 def official_root(official_source: Source) -> Path:
     """The folder that holds official `dinov2/`; read only, copy it to change it."""
     return official_source.root
+
+
+@pytest.fixture(scope="module")
+def opened_official_stack(official_source: Source) -> Iterator[OfficialStack]:
+    """Official code as a stack, open for the tests of one file; a test asks for `official_stack`."""
+    with open_reference("pypi") as reference:
+        yield OfficialStack(reference, SMALL_ARCHITECTURES)
+
+
+@pytest.fixture
+def official_stack(opened_official_stack: OfficialStack) -> Iterator[OfficialStack]:
+    """Official code as a stack; pytest resets the warning filters before each test, so they are set for each."""
+    with quiet_official_warnings():
+        yield opened_official_stack
 
 
 @pytest.fixture

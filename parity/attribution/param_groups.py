@@ -201,6 +201,8 @@ def recorded_rules(
     """
     if "registers" in reference.features or config.student.num_register_tokens:
         return
+    if "registers" not in getattr(subject, "features", ("registers",)):
+        return  # the subject says, as the reference does, that it has no registers whose layer could be wrong
     config = config.copy()
     config.student.num_register_tokens = 4
     rows = canonical_mapping(subject.parameter_groups(config, [peak])[peak], stack_name(subject))
