@@ -94,13 +94,26 @@ def contents() -> str:
 
 
 def _capabilities() -> list[Entry]:
-    return [
+    """Return an entry per capability, and one that shows them all."""
+    single = [
         Entry(
             name,
             "a capability that a stack may offer",
             f"Called as\n`{about.signature}`\n\nReturns: {about.returns}.\n\nOfficial: {about.official}",
         )
         for name, about in CAPABILITIES.items()
+    ]
+    intro = (
+        "A stack, for instance the file given to `--subject`, offers any of these as functions. What it leaves out is "
+        "not run. `config` has official's keys, and two things to know: `config.optim.lr` is 0 until the stack applies "
+        "`config.optim.scaling_rule`, and `config.architecture` gives embed_dim, depth, num_heads and mlp_ratio of the "
+        "small model that `config.student.arch` names. Optional attributes: `name` for the report, and "
+        "`claims_bitwise = True` where float results in fp32 on a CPU must equal official's bit for bit."
+    )
+    whole = "\n\n".join([intro, *(f"## {entry.id}\n\n{entry.body}" for entry in single)])
+    return [
+        Entry("capabilities", "the functions that a training stack may offer, with their contracts", whole),
+        *single,
     ]
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -20,7 +20,7 @@ from parity.errors import UsageError
 from port.config import load_recipe
 from port.models import ARCHITECTURES, Architecture
 
-__all__ = ["FEATURES", "RECIPES", "SMALL_ARCHITECTURES", "Recipe", "select_recipes"]
+__all__ = ["FEATURES", "RECIPES", "SMALL_ARCHITECTURES", "Recipe", "select_recipes", "with_architecture"]
 
 SMALL_ARCHITECTURES: Mapping[str, Architecture] = {
     **ARCHITECTURES,
@@ -103,7 +103,7 @@ class Recipe:
         config.compute_precision.grad_scaler = False
         config.evaluation.eval_period_iterations = 0
         config.train.batch_size_per_gpu = self.batch_size
-        return config
+        return with_architecture(config)
 
     @property
     def group(self) -> str:
@@ -207,6 +207,15 @@ RECIPES: tuple[Recipe, ...] = (
         iteration=20000,
     ),
 )
+
+
+def with_architecture(config: DictConfig) -> DictConfig:
+    """Return the configuration with the sizes of `config.student.arch` under `config.architecture`.
+
+    Official keys give an architecture by name only, and a user's stack does not know parity's small ones.
+    """
+    config.architecture = asdict(SMALL_ARCHITECTURES[config.student.arch])
+    return config
 
 
 def select_recipes(names: Sequence[str], *, quick: bool) -> tuple[Recipe, ...]:

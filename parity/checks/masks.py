@@ -42,7 +42,8 @@ def _bitwise(context: Context) -> Iterator[Observation]:
     first: tuple[Any, Any, str] | None = None
     for grid, ratio, seed in _cases(context.seeds):
         comparison, reference, subject = _one(context, grid, ratio, seed)
-        if not comparison.passed and first is None:
+        # Equal masks may fail by the generator's state alone; a picture shows masks that differ, if any do.
+        if not comparison.passed and (first is None or first[0] == first[1]):
             first = reference, subject, comparison.name
         yield comparison
     if first is not None:

@@ -11,6 +11,7 @@ from parity.attribution.param_groups import attribute_groups, recorded_rules
 from parity.checks.base import Check, Context, Observation
 from parity.compare import exact, missing
 from parity.names import canonical_mapping
+from parity.recipes import with_architecture
 from parity.results import Comparison, Exhibit
 from parity.stack import claims_bitwise, stack_name
 from parity.tables import row
@@ -51,7 +52,7 @@ def _real(context: Context) -> Iterator[Observation]:
     real = load_recipe(recipe.base)
     for key in ("student", "dino", "ibot", "optim", "teacher", "crops", "train"):
         config[key] = real[key]
-    yield from _table(context, config)
+    yield from _table(context, with_architecture(config))
 
 
 def _table(context: Context, config: DictConfig) -> Iterator[Observation]:

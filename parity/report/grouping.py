@@ -20,6 +20,7 @@ __all__ = ["Cause", "Evidence", "Told", "compact_ids", "gather_causes", "gather_
 _NAME = re.compile(r"'[\w.]+'|(?<![/\w.`])(?:[A-Za-z]\w*(?:\.\w+)+|[A-Za-z]+(?:_\w+)+)")
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*(?:e[+-]?\d+)?%?|\b(?:nan|inf)\b")
 _MOST_NAMES = 4
+_MOST_IDS = 3
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Told:
     Attributes:
         finding: the first of them.
         like: how many more findings say the same with other numbers or names.
-        where: the checks of these, written together.
+        where: the other checks that these are from, written together; without their recipes where they are many.
         names: names in these that the first does not have.
     """
 
@@ -46,7 +47,8 @@ class Told:
         shown = ", ".join(self.names[:_MOST_NAMES])
         left = len(self.names) - _MOST_NAMES
         also = f", with {shown}{f' and {left} more names' if left > 0 else ''}" if shown else ""
-        return f"{self.finding.sentence} (and {self.like} like it{also}: {self.where})"
+        where = f": {self.where}" if self.where else ""
+        return f"{self.finding.sentence} (and {self.like} like it{also}{where})"
 
 
 @dataclass(frozen=True)
@@ -91,23 +93,19 @@ class Evidence:
         """The result that is shown; of the others only the counts are."""
         return self.checks[0]
 
-    @property
-    def recipes(self) -> tuple[str, ...]:
-        """The recipes under which it diverged; empty for a check that depends on none."""
-        return tuple(recipe for check in self.checks if (recipe := recipe_of(check)))
+    def causes(self) -> list[tuple[str | None, tuple[str, ...]]]:
+        """Return the causes, None standing for results without a finding, with the recipes that name them.
 
-    def causes(self) -> list[tuple[str, tuple[str, ...]]]:
-        """Return the causes with the recipes that name them; no recipes where all do.
-
-        The id is None's stand-in, the empty string, both for findings without a known difference and for results
-        without a finding.
+        The recipes are empty where all name it.
         """
-        ids = {id_: None for check in self.checks for id_ in attribution(check.findings) or [""]}
-        pairs = []
-        for id_ in sorted(ids, key=cause_order):
-            named = [check for check in self.checks if id_ in (attribution(check.findings) or [""])]
-            every = len(named) == len(self.checks)
-            pairs.append((id_, () if every else tuple(recipe_of(check) for check in named)))
+        by_check = [(check, attribution(check.findings)) for check in self.checks]
+        pairs: list[tuple[str | None, tuple[str, ...]]] = []
+        for id_ in sorted({id_ for _, ids in by_check for id_ in ids}, key=cause_order):
+            named = [recipe_of(check) for check, ids in by_check if id_ in ids]
+            pairs.append((id_, () if len(named) == len(by_check) else tuple(named)))
+        bare = [recipe_of(check) for check, ids in by_check if not ids]
+        if bare:
+            pairs.append((None, () if len(bare) == len(by_check) else tuple(bare)))
         return pairs
 
     def exhibits(self) -> list[Exhibit]:
@@ -130,10 +128,12 @@ def _cause(id_: str, diverged: list[CheckResult], recipes: list[str]) -> Cause:
     groups: dict[str, list[tuple[CheckResult, Finding]]] = {}
     for check, finding in findings:
         groups.setdefault(_signature(finding, recipes), []).append((check, finding))
+    lines = list(dict.fromkeys(finding.official for _, finding in findings))
+    told = sorted((_told(group) for group in groups.values()), key=lambda t: lines.index(t.finding.official))
     several = [check for check in named if len(attribution(check.findings)) > 1]
     return Cause(
         id=id_,
-        told=tuple(_told(group) for group in groups.values()),
+        told=tuple(told),
         steps=tuple(dict.fromkeys(step for _, finding in findings if (step := next_step(finding)))),
         checks=len(named),
         comparisons=sum(len(check.diverged) for check in named),
@@ -143,7 +143,7 @@ def _cause(id_: str, diverged: list[CheckResult], recipes: list[str]) -> Cause:
 
 
 def _told(group: list[tuple[CheckResult, Finding]]) -> Told:
-    (_, first), *rest = group
+    (origin, first), *rest = group
     known = {_NUMBER.sub("#", name) for name in _NAME.findall(first.sentence)}
     names: dict[str, str] = {}
     for _, finding in rest:
@@ -152,7 +152,9 @@ def _told(group: list[tuple[CheckResult, Finding]]) -> Told:
     new = tuple(name for masked, name in names.items() if masked not in known)
     # The same file named as modified by several checks is one edit, with nothing like it.
     again = first.id == "reference"
-    return Told(first, 0 if again else len(rest), compact_ids(check.id for check, _ in rest), new)
+    others = list(dict.fromkeys(check.id for check, _ in rest if check is not origin))
+    where = compact_ids(others if len(others) <= _MOST_IDS else map(_base, others))
+    return Told(first, 0 if again else len(rest), where, new)
 
 
 def _signature(finding: Finding, recipes: Iterable[str]) -> str:

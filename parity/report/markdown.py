@@ -1,20 +1,23 @@
-"""A run as Markdown for a GitHub job summary: the terminal's content, in less room."""
+"""A run as Markdown for a GitHub job summary: the terminal's content in its order, causes first, in less room."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from parity.report.numbers import count, duration, number, printable
+from parity.report.grouping import Cause, Evidence, compact_ids, gather_causes, gather_evidence, unattributed
+from parity.report.numbers import count, duration, printable
+from parity.report.phrases import NO_CAUSE, also_under, explained, named_causes, shared_reasons, sized
 from parity.report.pictures import mask_lines, table_cells
-from parity.report.wording import difference, family_summaries, next_step, provenance, ratio, verdict_line
-from parity.results import CheckResult, Exhibit, Finding, RunResult
+from parity.report.provenance import environment, provenance
+from parity.report.wording import family_summaries, verdict_line, worst_ratio, worst_ulp
+from parity.results import CheckResult, Exhibit, RunResult
 
 __all__ = ["as_markdown"]
 
-MOST_DIVERGED = 50
-"""Diverged checks described; GitHub refuses summaries above 1 MiB."""
+MOST_TOLD = 8
+"""Distinct sentences told of one cause, and next steps."""
 
-MOST_ROWS = 20
+MOST_ROWS = 6
 """Rows shown of an exhibit's table."""
 
 _MASK_WIDTH = 120
@@ -27,12 +30,14 @@ def as_markdown(result: RunResult, exit_code: int | None = None) -> str:
         result: the run.
         exit_code: the code that the process will exit with, where it is not the run's own.
     """
-    diverged = [check for check in result.checks if check.status == "diverged"]
     blocks = [f"## {_escape(verdict_line(result, exit_code))}", *_head(result), _families(result)]
-    for check in diverged[:MOST_DIVERGED]:
-        blocks += _divergence(check)
-    if len(diverged) > MOST_DIVERGED:
-        blocks.append(f"and {count(len(diverged) - MOST_DIVERGED)} more diverged checks, see the JSON report")
+    blocks += _causes(result)
+    evidence = gather_evidence(result)
+    if evidence:
+        blocks += ["### Evidence", _divergences(evidence)]
+    for block in evidence:
+        for exhibit in block.exhibits():
+            blocks += [f"**{_code(block.first.id)}: {_escape(exhibit.title)}**", _exhibit(exhibit)]
     blocks += _reasons("Errors", [c for c in result.checks if c.status == "error"])
     blocks += _reasons("Not run", [c for c in result.checks if c.status == "not_run"])
     return "\n\n".join(blocks) + "\n"
@@ -64,7 +69,7 @@ def _head(result: RunResult) -> list[str]:
     lines += [f"**also modified: {_escape(line)}**" for line in reference.modified[1:]]
     lines += [f"> **Note:** {_escape(note)}" for note in reference.notes]
     facts = [f"subject: {_code(result.subject)}"]
-    facts += [f"{_escape(key)} {_escape(value)}" for key, value in result.environment.items()]
+    facts += [_escape(environment(result.environment))] if result.environment else []
     if reference.substitutes:
         facts.append(f"{len(reference.substitutes)} substitutes for kernels missing here")
     return [*lines, " · ".join(facts)]
@@ -78,8 +83,8 @@ def _families(result: RunResult) -> str:
             count(summary.checks),
             count(summary.compared),
             count(summary.bitwise_equal),
-            number(summary.max_ulp),
-            number(ratio(summary.worst) if summary.worst else None),
+            _escape(worst_ulp(summary)),
+            _escape(worst_ratio(summary)),
             f"**{summary.verdict}**" if summary.diverged or summary.errors else summary.verdict,
             duration(summary.seconds),
         )
@@ -88,27 +93,44 @@ def _families(result: RunResult) -> str:
     return _rows(header, rows)
 
 
-def _divergence(check: CheckResult) -> list[str]:
-    blocks = [f"### Diverged: {_code(check.id)}", _escape(check.title)]
-    for finding in check.findings:
-        official = f"; official: {_code(finding.official)}" if finding.official else ""
-        cause = f"**Cause {_escape(finding.id)}:** {_escape(finding.sentence)}"
-        blocks.append(f"{cause}{official}; next: {_step(finding)}")
-    diverged = check.diverged
-    if diverged:
-        first = diverged[0]
-        row = (_code(first.name), _code(first.reference), _code(first.subject), _escape(difference(first)))
-        blocks.append(_rows(("first divergence", "official", "yours", "difference"), [row]))
-    if len(diverged) > 1:
-        blocks.append(f"and {count(len(diverged) - 1)} more of {count(check.compared)} comparisons")
-    for exhibit in check.exhibits:
-        blocks += [f"**{_escape(exhibit.title)}**", _exhibit(exhibit)]
-    return blocks
+def _causes(result: RunResult) -> list[str]:
+    """Return the causes as one list, the checks without any at its end."""
+    lines = [line for cause in gather_causes(result) for line in _cause(cause)]
+    bare = unattributed(result)
+    if bare:
+        lines.append(f"- **no cause recorded**: {_code(compact_ids(check.id for check in bare))}: {NO_CAUSE}")
+    return ["### Causes", "\n".join(lines)] if lines else []
 
 
-def _step(finding: Finding) -> str:
+def _cause(cause: Cause) -> list[str]:
+    lines = [f"- **{_escape(cause.id) or 'not attributed'}**: {_escape(explained(cause))}"]
+    prefix = "" if cause.id else "not attributed: "
+    for told in cause.told[:MOST_TOLD]:
+        official = f"; official: {_code(told.finding.official)}" if told.finding.official else ""
+        lines.append(f"  - {prefix}{_escape(told.sentence)}{official}")
+    if len(cause.told) > MOST_TOLD:
+        lines.append(f"  - and {count(len(cause.told) - MOST_TOLD)} more findings, see the JSON report")
+    return lines + [f"  - **next:** {_step(step)}" for step in cause.steps[:MOST_TOLD]]
+
+
+def _divergences(evidence: Sequence[Evidence]) -> str:
+    header = ("check", "cause", "differ", "first divergence", "official", "yours", "size")
+    rows = []
+    for block in evidence:
+        check = block.first
+        differ = f"{count(len(check.diverged))} of {count(check.compared)}"
+        differ += f"; {also_under(block)}" if len(block.checks) > 1 else ""
+        cells = ["-"] * 4
+        if check.diverged:
+            first = check.diverged[0]
+            cells = [_code(first.name), _code(first.reference), _code(first.subject), _escape(sized(first))]
+        causes = named_causes(block).removeprefix("causes ").removeprefix("cause ") or NO_CAUSE
+        rows.append((_code(check.id), _escape(causes), _escape(differ), *cells))
+    return _rows(header, rows)
+
+
+def _step(step: str) -> str:
     """Return the next step, in which backticks already mark the code."""
-    step = next_step(finding)
     return printable(step) if "`" in step else _escape(step)
 
 
@@ -123,5 +145,5 @@ def _exhibit(exhibit: Exhibit) -> str:
 def _reasons(title: str, checks: Sequence[CheckResult]) -> list[str]:
     if not checks:
         return []
-    rows = [f"- {_code(check.id)}: {_escape(check.reason or 'no reason given')}" for check in checks]
+    rows = [f"- {_code(compact_ids(ids))}: {_escape(reason)}" for reason, ids in shared_reasons(checks).items()]
     return [f"### {title} ({count(len(checks))})", "\n".join(rows)]

@@ -78,14 +78,20 @@ def _beside(blocks: Sequence[list[str]]) -> list[str]:
 def table_lines(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[str]:
     """Return a table as lines of text: numbers to the right, and no cell ever cut.
 
-    A table wider than `width` first closes its gaps and then continues below itself, with the columns up to the
-    first one of words repeated: whoever reads a row must see whose it is.
+    A table wider than `width` first closes its gaps, then puts heads of two words on two lines, and then continues
+    below itself, with the columns up to the first one of words repeated: whoever reads a row must see whose it is.
     """
-    cells = [[printable(column) for column in columns], *(list(row) for row in rows)]
-    widths = [max(cell_len(line[index]) for line in cells) for index in range(len(columns))]
-    numeric = [all(line[index][:1] in "-+.0123456789" for line in cells[1:]) for index in range(len(columns))]
-    keys = numeric.index(False) + 1 if False in numeric else 1
+    body = [list(row) for row in rows]
+    heads = [[printable(column) for column in columns]]
+    widths = _widths(heads + body)
     gap = 2 if sum(widths) + 2 * (len(columns) - 1) <= width else 1
+    if sum(widths) + len(columns) - 1 > width:
+        # Heads of two words on two lines may make room for all columns; else the head stays as it is.
+        split = [list(line) for line in zip(*(_split(column) for column in heads[0]), strict=True)]
+        if sum(_widths(split + body)) + len(columns) - 1 <= width:
+            heads, widths = split, _widths(split + body)
+    numeric = [all(line[index][:1] in "-+.0123456789" for line in body) for index in range(len(columns))]
+    keys = numeric.index(False) + 1 if False in numeric else 1
     lines: list[str] = []
     start = keys
     while start < len(columns) or not lines:
@@ -96,12 +102,22 @@ def table_lines(columns: Sequence[str], rows: Sequence[Sequence[str]], width: in
         band = [*range(keys), *range(start, end)]
         text = [
             (" " * gap).join(_aligned(line[index], widths[index], right=numeric[index]) for index in band).rstrip()
-            for line in cells
+            for line in heads + body
         ]
         rule = "─" * (sum(widths[index] for index in band) + gap * (len(band) - 1))
-        lines += [*([""] if lines else []), text[0], rule, *text[1:]]
+        lines += [*([""] if lines else []), *text[: len(heads)], rule, *text[len(heads) :]]
         start = end
     return lines
+
+
+def _widths(cells: Sequence[Sequence[str]]) -> list[int]:
+    return [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
+
+
+def _split(column: str) -> tuple[str, str]:
+    """Return a head as two lines; one word stands on the lower one."""
+    first, _, second = column.partition(" ")
+    return (first, second) if second else ("", first)
 
 
 def _aligned(text: str, width: int, *, right: bool) -> str:

@@ -10,7 +10,9 @@ from parity.results import ReferenceInfo
 
 __all__ = ["environment", "provenance"]
 
-_RELEASE = re.compile(r"(?:dinov2 )?(?P<version>\S+) on PyPI = (?P<commit>commit \w+) \((?P<date>[\d-]+)\) (?P<rest>.+)")
+_RELEASE = re.compile(
+    r"(?:dinov2 )?(?P<version>\S+) on PyPI = (?P<commit>commit \w+) \((?P<date>[\d-]+)\) (?P<rest>.+)"
+)
 _NEAREST = re.compile(r"(?:modified|mixed); nearest: ")
 _MACHINE = re.compile(r"\b(?:x86_64|amd64|aarch64|arm64|i[3-6]86|ppc64le|s390x|riscv64)\b", re.IGNORECASE)
 

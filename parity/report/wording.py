@@ -7,27 +7,36 @@ and the Markdown summary cannot disagree about a number or a verdict.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from parity.report.numbers import count, duration, number, printable
-from parity.results import CheckResult, Comparison, Finding, ReferenceInfo, RunResult
+from parity.results import CheckResult, Comparison, Finding, RunResult
 
 __all__ = [
     "FamilySummary",
     "attribution",
+    "cause_order",
     "causes",
     "difference",
     "family_summaries",
     "largest",
     "next_step",
-    "provenance",
     "ratio",
     "recipe_of",
     "recipes_of",
     "verdict_line",
     "worst",
+    "worst_ratio",
+    "worst_ulp",
 ]
+
+
+MOST_ULP = 1e6
+"""Distances beyond this are shown as being beyond it, as are ratios beyond `MOST_RATIO`."""
+
+MOST_RATIO = 1e4
 
 
 @dataclass(frozen=True)
@@ -117,9 +126,32 @@ def difference(comparison: Comparison) -> str:
     text = f"{number(comparison.error)}, allowed {number(comparison.allowed)}"
     if comparison.allowed and math.isfinite(comparison.error):
         text += f" ({number(comparison.error / comparison.allowed)} times as much)"
-    if comparison.max_ulp is not None:
+    # Beyond this, ulps count exponents and signs passed through, and say nothing about the size.
+    if comparison.max_ulp is not None and comparison.max_ulp <= MOST_ULP:
         text += f", {number(comparison.max_ulp)} ulp"
     return text
+
+
+def worst_ulp(summary: FamilySummary) -> str:
+    """Return the table's `worst ulp`: a number that still says something, or what it is beyond."""
+    if summary.max_ulp is None or summary.max_ulp <= MOST_ULP:
+        return number(summary.max_ulp)
+    return _beyond(MOST_ULP) if math.isfinite(summary.max_ulp) else "not finite"
+
+
+def worst_ratio(summary: FamilySummary) -> str:
+    """Return the table's `error / allowed` of the worst comparison, where the failures have a size at all."""
+    extreme = summary.worst
+    if summary.within < summary.compared and (extreme is None or extreme.passed or not extreme.allowed):
+        return "not exact"
+    value = ratio(extreme) if extreme else None
+    if value is None or value <= MOST_RATIO:
+        return number(value)
+    return _beyond(MOST_RATIO) if math.isfinite(value) else "not finite"
+
+
+def _beyond(limit: float) -> str:
+    return f">1e{round(math.log10(limit))}"
 
 
 def recipe_of(check: CheckResult) -> str:
@@ -138,33 +170,25 @@ def attribution(findings: Iterable[Finding]) -> list[str]:
 
 
 def causes(result: RunResult) -> list[str]:
-    """Return the ids named by any diverged check, sorted: numbered differences before the rest."""
+    """Return the ids named by any diverged check, in `cause_order`."""
     ids = attribution(f for check in result.checks if check.status == "diverged" for f in check.findings)
-    return sorted(ids, key=lambda name: (not name.isdigit(), name))
+    return sorted(ids, key=cause_order)
+
+
+def cause_order(id_: str) -> tuple[int, int, str]:
+    """Return a sort key: numbered differences, quirks by number, other causes, and last what is not attributed."""
+    quirk = re.fullmatch(r"Q(\d+)", id_)
+    if quirk:
+        return 1, int(quirk[1]), id_
+    return 0 if id_.isdigit() else 2 if id_ else 3, 0, id_
 
 
 def next_step(finding: Finding) -> str:
-    """Return the finding's own next step, else where its text is."""
-    return finding.fix or f"`python -m parity explain {finding.id}`"
-
-
-def provenance(reference: ReferenceInfo) -> str:
-    """Return the first line of every report: which official code, from where, verified how far."""
-    version = reference.version.removeprefix("dinov2 ")
-    place = f"path {reference.location}" if reference.source == "path" else reference.source
-    verified = (
-        f"{reference.files_verified} of {reference.files_total} files verified byte-identical to official's"
-        if reference.identity != "verified"
-        else f"{reference.files_verified} of {reference.files_total} files verified byte-identical"
-    )
-    if reference.identity == "modified" or reference.modified:
-        named = reference.modified[0] if reference.modified else "files that are not official's"
-        others = len(reference.modified) - 1
-        more = f" and {others} more file{'s' * (others > 1)}" if others > 0 else ""
-        verified = f"MODIFIED: {named}{more}; {verified}"
-    elif reference.identity != "verified":
-        verified = f"{reference.identity.upper()}: official files of different commits; {verified}"
-    return printable(f"reference: facebookresearch/dinov2 {version} from {place}, {verified}")
+    """Return the finding's own next step, else where its text is; empty where neither is known."""
+    if finding.fix:
+        return finding.fix
+    # Only what the catalogue numbers has a text of its own.
+    return f"`python -m parity explain {finding.id}`" if re.fullmatch(r"Q?\d+", finding.id) else ""
 
 
 def family_summaries(result: RunResult) -> list[FamilySummary]:
@@ -213,6 +237,17 @@ def verdict_line(result: RunResult, exit_code: int | None = None) -> str:
     parts.append(f"{count(not_run)} not run")
     parts += [f"{count(errors)} error{'s' * (errors != 1)}"] if errors else []
     if result.exit_code == 1:
-        parts.append(f"causes: {', '.join(causes(result)) or 'not attributed'}")
+        parts.append(f"causes: {_named_causes(result)}")
     code = result.exit_code if exit_code is None else exit_code
     return printable(f"{word}: {', '.join(parts)} · {duration(result.seconds)} · exit {code}")
+
+
+def _named_causes(result: RunResult) -> str:
+    """Return the ids, and how many diverged checks name none of them."""
+    ids = [id_ for id_ in causes(result) if id_]
+    diverged = [check for check in result.checks if check.status == "diverged"]
+    unnamed = sum(not any(attribution(check.findings)) for check in diverged)
+    if not ids:
+        return "not attributed"
+    more = f"; {count(unnamed)} check{'s' * (unnamed > 1)} not attributed" if unnamed else ""
+    return f"{', '.join(ids)}{more}"

@@ -149,7 +149,14 @@ def test_an_unknown_check_names_the_nearest() -> None:
 def test_contents_list_every_id() -> None:
     """One line per id, title included."""
     listed = [line.split()[0] for line in contents().splitlines()[2:]]
-    assert listed == [*(entry.id for entry in entries()), *CAPABILITIES]
+    assert listed == [*(entry.id for entry in entries()), "capabilities", *CAPABILITIES]
+
+
+def test_all_capabilities_are_explained_together() -> None:
+    """`explain capabilities` shows each signature, and what a user's file must know of the configuration."""
+    body = explain("capabilities").body
+    assert all(f"## {name}\n" in body and about.signature in body for name, about in CAPABILITIES.items())
+    assert "config.architecture" in body
 
 
 def test_texts_are_read_without_torch() -> None:

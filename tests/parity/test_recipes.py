@@ -123,3 +123,11 @@ def test_an_unknown_name_is_refused_with_the_nearest() -> None:
     with pytest.raises(UsageError) as refused:
         select_recipes(["zzz"], quick=True)
     assert "did you mean" not in str(refused.value)
+
+
+def test_configurations_give_the_sizes_of_their_architecture() -> None:
+    """A user's stack, which does not know parity's small architectures, can build them from numbers."""
+    (recipe,) = select_recipes(("vitg14",), quick=True)
+    config = recipe.config()
+    assert config.student.arch == "vit_parity5"
+    assert config.architecture == {"embed_dim": 48, "depth": 5, "num_heads": 3, "mlp_ratio": 4.0}

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
-from unittest import mock
 
+import pytest
 import torch
 
 from parity.adapters.port import PortStack
@@ -15,13 +14,13 @@ from parity.checks import CHECKS, Context, run_check
 from parity.recipes import RECIPES, SMALL_ARCHITECTURES
 from parity.results import CheckResult, Comparison, ReferenceInfo
 
-__all__ = ["Change", "Fork", "assert_no_alarm", "assert_seen", "check", "fork", "port", "replaced"]
+__all__ = ["Change", "Fork", "assert_no_alarm", "assert_seen", "check", "fork", "port"]
 
 # Tensors this small are slower on several threads, many times so on a busy machine.
 torch.set_num_threads(1)
 
-Change = Callable[[], "mock._patch[Any]"]
-"""Makes the context in which `port` is changed; official code runs none of it, so only the subject changes."""
+Change = Callable[[pytest.MonkeyPatch], None]
+"""Changes code of `port` for one test; official code runs none of it, so that only the subject changes."""
 
 _INFO = ReferenceInfo("pypi", "pypi", "", "dinov2 0.0.1.dev2", "verified", 44, 44)
 
@@ -80,10 +79,3 @@ def assert_no_alarm(result: CheckResult) -> None:
     """Assert that everything was compared and passed, and that nothing is accused."""
     assert result.status == "passed", (result.reason, [(c.name, c.tier, c.note) for c in result.diverged][:12])
     assert result.findings == []
-
-
-@contextmanager
-def replaced(target: object, name: str, value: object) -> Iterator[None]:
-    """Replace an attribute of `port` for a while."""
-    with mock.patch.object(target, name, value):
-        yield
