@@ -121,14 +121,17 @@ def run(options: Options, progress: ProgressCallback | None = None) -> RunResult
     """
     start = time.perf_counter()
     planned = plan(options)
+    threads = torch.get_num_threads()
     notify = progress or (lambda *_: None)
     with opened(options) as (reference, official), open_subject(options.subject) as subject:
         notify("self-check", 0, len(planned) + 1)
+        _use_threads(None, threads)
         examined = examine(official, select_recipes(("default",), quick=True)[0])
         _require_sound(examined, reference.info)
         results = []
         for done, item in enumerate(planned, start=1):
             notify(item.id, done, len(planned) + 1)
+            _use_threads(item.recipe, threads)
             context = Context(official, reference.info, subject, item.recipe, options.mask_seeds, options.quick)
             results.append(run_check(item.check, context))
         notify("done", len(planned) + 1, len(planned) + 1)
@@ -138,10 +141,19 @@ def run(options: Options, progress: ProgressCallback | None = None) -> RunResult
             subject=stack_name(subject),
             checks=results,
             doctor=examined,
-            environment=_environment(),
+            environment=_environment(threads),
             options={**asdict(options), "recipes": sorted({r.name for r in _recipes(planned)})},
             seconds=time.perf_counter() - start,
         )
+
+
+def _use_threads(recipe: Recipe | None, available: int) -> None:
+    """Compute small recipes on one thread, full-size ones on all; `open_reference` restores the count.
+
+    Tensors this small are slower on several threads, many times so on a busy machine, and one thread adds in one
+    order: the backward of official KoLeo's indexing is not reproducible on several.
+    """
+    torch.set_num_threads(available if recipe is not None and recipe.heavy else 1)
 
 
 def _require_sound(examined: list[Comparison], info: ReferenceInfo) -> None:
@@ -173,11 +185,11 @@ def _recipes(planned: list[Planned]) -> list[Recipe]:
     return [recipe for recipe in RECIPES if recipe.name in names]
 
 
-def _environment() -> dict[str, str]:
+def _environment(available: int) -> dict[str, str]:
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "threads": str(torch.get_num_threads()),
+        "threads": f"1, {available} for full-size steps",
         "platform": platform.platform(terse=True),
         "cpu": torch.backends.cpu.get_cpu_capability(),
     }

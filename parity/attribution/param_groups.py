@@ -97,7 +97,7 @@ def _layer_rules(config: DictConfig, names: list[str], official: Rows, mine: Row
         )
     blocks = [n for n in names if ".blocks." in n]
     if blocks and config.student.block_chunks and sum(n in wrong for n in blocks) > len(blocks) // 2:
-        distinct = len({factors[n][1] for n in blocks})
+        distinct = len({f"{factors[n][1]:.9g}" for n in blocks})  # rates divided by the base round differently
         depth = len({n.split(".blocks.")[1].split(".")[0] for n in blocks})
         if distinct < depth:
             count = sum(n in wrong for n in names)

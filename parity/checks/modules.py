@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -28,6 +28,8 @@ _VIT = (
 )
 _OUTPUTS = ("x_norm_clstoken", "x_norm_regtokens", "x_norm_patchtokens", "x_prenorm")
 _SPREAD = 6.0
+_PROJECTION = "projection"
+_N_COEFFICIENTS = 10_007  # a prime, so that rows of an output do not repeat them
 
 
 def load_weights(module: nn.Module, weights: Mapping[str, Tensor], owner: str) -> None:
@@ -80,18 +82,27 @@ def _run_backbone(
         for key in _OUTPUTS
         if out.get(key) is not None and out[key].numel()  # without registers, official may leave them out or empty
     }
-    _project(found.values()).backward()
+    _project(found.values(), given[_PROJECTION]).backward()
     gradients = {f"gradient of {canonical(n)}": p.grad for n, p in module.named_parameters() if p.grad is not None}
     inputs = {f"gradient of crop {i}": c.grad for i, c in enumerate(crops) if c.grad is not None}
     return {**{k: v.detach() for k, v in found.items()}, **gradients, **inputs}
 
 
-def _project(outputs: Any) -> Tensor:
-    terms = [
-        (out * torch.randn(out.shape, generator=torch.Generator().manual_seed(i)).to(out)).mean()
-        for i, out in enumerate(outputs)
-    ]
+def _project(outputs: Iterable[Tensor], coefficients: Tensor) -> Tensor:
+    """A random projection of all outputs, each starting at another coefficient.
+
+    The coefficients are an input of the computation, so that the judge perturbs them: some gradients, the final
+    norm's bias for one, are sums of them alone, and no other perturbation would show how far rounding moves these.
+    """
+    terms = []
+    for i, out in enumerate(outputs):
+        repeated = coefficients.roll(17 * i).repeat(-(-out.numel() // coefficients.numel()))
+        terms.append((out * repeated[: out.numel()].view(out.shape)).mean())
     return torch.stack(terms).sum()
+
+
+def _coefficients() -> dict[str, Tensor]:
+    return {_PROJECTION: torch.randn(_N_COEFFICIENTS, generator=torch.Generator().manual_seed(0))}
 
 
 def _backbone(context: Context) -> Iterator[Observation]:
@@ -119,7 +130,7 @@ def _backbone(context: Context) -> Iterator[Observation]:
         def compute(stack: Any, given: Inputs, training: bool = training, as_list: bool = as_list) -> dict[str, Tensor]:
             return _run_backbone(stack, config, given, training=training, as_list=as_list, seed=5)
 
-        yield from Judge(context.reference, context.subject)(f"backbone/{name}", compute, {**weights, **crops})
+        yield from Judge(context.reference, context.subject)(f"backbone/{name}", compute, {**weights, **crops, **_coefficients()})
 
 
 def _head(context: Context) -> Iterator[Observation]:
@@ -137,14 +148,14 @@ def _head(context: Context) -> Iterator[Observation]:
                 module = stack.build_head(config, kind).to(tokens.dtype)
                 load_weights(module, {k.removeprefix("weight "): v for k, v in given.items()}, stack_name(stack))
                 logits = module(tokens)
-                _project([logits]).backward()
+                _project([logits], given[_PROJECTION]).backward()
                 gradients = {
                     f"gradient of {canonical(n)}": p.grad for n, p in module.named_parameters() if p.grad is not None
                 }
                 assert tokens.grad is not None
                 return {"logits": logits.detach(), "gradient of tokens": tokens.grad, **gradients}
 
-            inputs = {**tensors, "tokens": states.logits(11, width, 3, scale=1.0)}
+            inputs = {**tensors, **_coefficients(), "tokens": states.logits(11, width, 3, scale=1.0)}
             yield from Judge(context.reference, context.subject)(f"head/{kind}/{name}", compute, inputs)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from parity.report.wording import attribution, cause_order, causes, next_step, recipe_of, recipes_of
@@ -82,11 +82,15 @@ class Evidence:
         name: the check's id without the recipe.
         checks: its diverged results, in the order of the run; at least one.
         passed: recipes under which it passed.
+        exhibits: at most one picture of masks and one table, from the first of the results.
+        elsewhere: the check that shows a longer table of the same kind in place of this one's; else empty.
     """
 
     name: str
     checks: tuple[CheckResult, ...]
     passed: tuple[str, ...]
+    exhibits: tuple[Exhibit, ...]
+    elsewhere: str = ""
 
     @property
     def first(self) -> CheckResult:
@@ -107,12 +111,6 @@ class Evidence:
         if bare:
             pairs.append((None, () if len(bare) == len(by_check) else tuple(bare)))
         return pairs
-
-    def exhibits(self) -> list[Exhibit]:
-        """Return at most one picture of masks and one table, the one with most rows that differ."""
-        masks = [e for e in self.first.exhibits if e.kind == "masks"][:1]
-        tables = [e for e in self.first.exhibits if e.kind == "table"]
-        return [*masks, *([max(tables, key=_rows_differing)] if tables else [])]
 
 
 def gather_causes(result: RunResult) -> list[Cause]:
@@ -177,8 +175,41 @@ def gather_evidence(result: RunResult) -> list[Evidence]:
         checks = [check for check in result.checks if _base(check.id) == name]
         diverged = tuple(check for check in checks if check.status == "diverged")
         passed = tuple(recipe for c in checks if c.status == "passed" and (recipe := recipe_of(c)))
-        blocks.append(Evidence(name, diverged, passed))
-    return blocks
+        blocks.append(Evidence(name, diverged, passed, _exhibits(diverged[0])))
+    return _without_repeated_tables(blocks)
+
+
+def _exhibits(check: CheckResult) -> tuple[Exhibit, ...]:
+    """Return a check's first picture of masks, and of its tables the one with most rows that differ."""
+    masks = [e for e in check.exhibits if e.kind == "masks"][:1]
+    tables = [e for e in check.exhibits if e.kind == "table"]
+    return (*masks, *([max(tables, key=_rows_differing)] if tables else []))
+
+
+def _without_repeated_tables(blocks: list[Evidence]) -> list[Evidence]:
+    """Keep, of the tables of one family with one caption, the one with most rows that differ."""
+    longest: dict[tuple[str, str], tuple[int, str]] = {}
+    tables = [(block, e, (block.first.family, _caption(e))) for block in blocks for e in block.exhibits]
+    for block, exhibit, key in tables:
+        if exhibit.kind == "table" and _rows_differing(exhibit) > longest.get(key, (-1, ""))[0]:
+            longest[key] = (_rows_differing(exhibit), block.first.id)
+    kept = []
+    for block in blocks:
+        shown = []
+        elsewhere = ""
+        for exhibit in block.exhibits:
+            _, where = longest.get((block.first.family, _caption(exhibit)), (0, block.first.id))
+            if exhibit.kind == "table" and where != block.first.id:
+                elsewhere = where
+            else:
+                shown.append(exhibit)
+        kept.append(replace(block, exhibits=tuple(shown), elsewhere=elsewhere))
+    return kept
+
+
+def _caption(exhibit: Exhibit) -> str:
+    """Return the title without the remark in brackets that counts rows left out."""
+    return exhibit.title.split(" (")[0]
 
 
 def unattributed(result: RunResult) -> list[CheckResult]:

@@ -6,16 +6,29 @@ from collections.abc import Iterable, Sequence
 
 from parity.report.grouping import Cause, Evidence, compact_ids, gather_causes, gather_evidence, unattributed
 from parity.report.numbers import count, duration, printable
-from parity.report.phrases import NO_CAUSE, also_under, explained, named_causes, shared_reasons, sized
+from parity.report.phrases import (
+    NO_CAUSE,
+    also_under,
+    explained,
+    named_causes,
+    shared_reasons,
+    sized,
+    steps,
+    worst_ratio,
+    worst_ulp,
+)
 from parity.report.pictures import mask_lines, table_cells
 from parity.report.provenance import environment, provenance
-from parity.report.wording import family_summaries, verdict_line, worst_ratio, worst_ulp
+from parity.report.wording import family_summaries, verdict_line
 from parity.results import CheckResult, Exhibit, RunResult
 
 __all__ = ["as_markdown"]
 
 MOST_TOLD = 8
 """Distinct sentences told of one cause, and next steps."""
+
+MOST_DIVERGED = 50
+"""Diverged checks described; GitHub refuses summaries above 1 MiB."""
 
 MOST_ROWS = 6
 """Rows shown of an exhibit's table."""
@@ -34,9 +47,11 @@ def as_markdown(result: RunResult, exit_code: int | None = None) -> str:
     blocks += _causes(result)
     evidence = gather_evidence(result)
     if evidence:
-        blocks += ["### Evidence", _divergences(evidence)]
-    for block in evidence:
-        for exhibit in block.exhibits():
+        blocks += ["### Evidence", _divergences(evidence[:MOST_DIVERGED])]
+    if len(evidence) > MOST_DIVERGED:
+        blocks.append(f"and {count(len(evidence) - MOST_DIVERGED)} more diverged checks, see the JSON report")
+    for block in evidence[:MOST_DIVERGED]:
+        for exhibit in block.exhibits:
             blocks += [f"**{_code(block.first.id)}: {_escape(exhibit.title)}**", _exhibit(exhibit)]
     blocks += _reasons("Errors", [c for c in result.checks if c.status == "error"])
     blocks += _reasons("Not run", [c for c in result.checks if c.status == "not_run"])
@@ -99,7 +114,7 @@ def _causes(result: RunResult) -> list[str]:
     bare = unattributed(result)
     if bare:
         lines.append(f"- **no cause recorded**: {_code(compact_ids(check.id for check in bare))}: {NO_CAUSE}")
-    return ["### Causes", "\n".join(lines)] if lines else []
+    return ["### Causes (in full: `python -m parity explain ID`)", "\n".join(lines)] if lines else []
 
 
 def _cause(cause: Cause) -> list[str]:
@@ -110,7 +125,7 @@ def _cause(cause: Cause) -> list[str]:
         lines.append(f"  - {prefix}{_escape(told.sentence)}{official}")
     if len(cause.told) > MOST_TOLD:
         lines.append(f"  - and {count(len(cause.told) - MOST_TOLD)} more findings, see the JSON report")
-    return lines + [f"  - **next:** {_step(step)}" for step in cause.steps[:MOST_TOLD]]
+    return lines + [f"  - **next:** {_step(step)}" for step in steps(cause)[:MOST_TOLD]]
 
 
 def _divergences(evidence: Sequence[Evidence]) -> str:

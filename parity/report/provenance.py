@@ -51,7 +51,9 @@ def _version(reference: ReferenceInfo) -> str:
 
 def environment(facts: Mapping[str, str]) -> str:
     """Return where the run was made, in one line; the platform as `Linux x86_64`, without kernel and C library."""
-    return ", ".join(_platform(text) if key == "platform" else f"{key} {text}" for key, text in facts.items())
+    values = {key: _platform(text) if key == "platform" else text for key, text in facts.items()}
+    # These two name themselves.
+    return ", ".join(text if key in ("platform", "cpu") else f"{key} {text}" for key, text in values.items())
 
 
 def _platform(text: str) -> str:

@@ -10,9 +10,9 @@ from rich.text import Text
 from parity.report.grouping import Cause, Evidence, compact_ids, gather_causes, unattributed
 from parity.report.layout import heading, indented, labelled, line
 from parity.report.numbers import count, printable
-from parity.report.phrases import NO_CAUSE, also_under, explained, named_causes, shared_reasons, short, sized
+from parity.report.phrases import NO_CAUSE, also_under, explained, named_causes, shared_reasons, short, sized, steps
 from parity.report.pictures import mask_lines, table_cells, table_lines
-from parity.results import CheckResult, Comparison, Exhibit, RunResult
+from parity.results import CheckResult, Exhibit, RunResult
 
 __all__ = ["print_causes", "print_evidence", "print_reasons"]
 
@@ -22,7 +22,7 @@ MOST_TOLD = 8
 MOST_LISTED = 2
 """Diverging comparisons named after the first one."""
 
-MOST_ROWS = 8
+MOST_ROWS = 7
 """Rows shown of an exhibit's table."""
 
 
@@ -31,7 +31,7 @@ def print_causes(result: RunResult, console: Console) -> None:
     gathered, bare = gather_causes(result), unattributed(result)
     if not gathered and not bare:
         return
-    heading(console, "causes")
+    heading(console, "causes (in full: python -m parity explain ID)" if gathered else "causes")
     for place, cause in enumerate(gathered):
         if place:
             console.print()
@@ -40,8 +40,8 @@ def print_causes(result: RunResult, console: Console) -> None:
         _print_told(cause, console)
     if bare:
         console.print()
-        indented(console, Text("no cause recorded", style="bold"), 0)
-        labelled(console, [("-", f"{compact_ids(check.id for check in bare)}: {NO_CAUSE}")], 2, 1)
+        title = Text("no cause recorded", style="bold")
+        indented(console, title.append(f": {printable(compact_ids(c.id for c in bare))}", style="not bold"), 0)
 
 
 def _print_told(cause: Cause, console: Console) -> None:
@@ -56,45 +56,41 @@ def _print_told(cause: Cause, console: Console) -> None:
     labelled(console, rows, 2, 1)
     if len(cause.told) > MOST_TOLD:
         indented(console, f"and {count(len(cause.told) - MOST_TOLD)} more findings, see --json", 4)
-    labelled(console, [("next:", step) for step in cause.steps[:MOST_TOLD]], 2, 1)
+    labelled(console, [("next:", step) for step in steps(cause)[:MOST_TOLD]], 2, 1)
 
 
 def print_evidence(evidence: Evidence, console: Console) -> None:
     """Print one check: what it compares, its causes by name, its first divergence, and what there is to look at."""
     check = evidence.first
+    causes = named_causes(evidence)
+    about = [f"({check.level})", *([causes] if causes else [])]
+    about += [f"passed under {', '.join(evidence.passed)}"] if evidence.passed else []
     console.print()
     title = Text(f"DIVERGED  {printable(check.id)}", style="bold red")
-    causes = named_causes(evidence)
-    title.append(printable(f" ({check.level}), {causes}" if causes else f" ({check.level})"), style="not bold default")
-    if evidence.passed:
-        title.append(f"; passed under {', '.join(evidence.passed)}", style="not bold default")
-    indented(console, title, 0)
+    indented(console, title.append(f" {printable(', '.join(about))}", style="not bold default"), 0)
     indented(console, printable(check.title), 2)
     # Where there is a cause, it names the official lines that matter.
     if not causes:
-        indented(console, NO_CAUSE, 2)
-        labelled(console, [("official:", ", ".join(check.official))], 2, 1)
+        official = f"; official: {', '.join(check.official)}" if check.official else ""
+        indented(console, printable(f"{NO_CAUSE}{official}"), 2)
     if check.diverged:
-        _print_first(check.diverged[0], console)
-        _print_others(evidence, console)
-    for exhibit in evidence.exhibits():
+        _print_divergences(check, console)
+    if len(evidence.checks) > 1:
+        indented(console, f"also under {also_under(evidence)}", 2)
+    for exhibit in evidence.exhibits:
         indented(console, Text(printable(exhibit.title), style="italic"), 2)
         _print_exhibit(exhibit, console)
+    if evidence.elsewhere:
+        indented(console, f"a table of the same kind is shown under {printable(evidence.elsewhere)}", 2)
 
 
-def _print_first(comparison: Comparison, console: Console) -> None:
-    indented(console, f"first, tier {comparison.tier}: {printable(comparison.name)}", 2)
-    rows = [("official", comparison.reference), ("yours", comparison.subject), ("size", sized(comparison))]
-    labelled(console, rows, 4)
-
-
-def _print_others(evidence: Evidence, console: Console) -> None:
-    check = evidence.first
-    text = f"{count(len(check.diverged))} of {count(check.compared)} comparisons differ"
-    if len(evidence.checks) > 1:
-        text += f"; also under {also_under(evidence)}"
-    indented(console, text, 2)
-    labelled(console, [("-", f"{c.name}: {short(c)}") for c in check.diverged[1 : 1 + MOST_LISTED]], 4, 1)
+def _print_divergences(check: CheckResult, console: Console) -> None:
+    """Print how many comparisons differ, the first in full, and a few more in one line each."""
+    first, *others = check.diverged
+    counted = f"{count(len(check.diverged))} of {count(check.compared)} comparison{'s' * (check.compared != 1)} differ"
+    indented(console, f"{counted}; first ({first.tier}): {printable(first.name)}", 2)
+    labelled(console, [("official", first.reference), ("yours", first.subject), ("size", sized(first))], 4)
+    labelled(console, [("-", f"{c.name}: {short(c)}") for c in others[:MOST_LISTED]], 4, 1)
 
 
 def _print_exhibit(exhibit: Exhibit, console: Console) -> None:

@@ -18,9 +18,10 @@ from rich.text import Text
 from parity.report.grouping import gather_evidence
 from parity.report.layout import indented, labelled, line
 from parity.report.numbers import count, printable
+from parity.report.phrases import worst_ratio, worst_ulp
 from parity.report.provenance import environment, provenance
 from parity.report.sections import print_causes, print_evidence, print_reasons
-from parity.report.wording import difference, family_summaries, verdict_line, worst_ratio, worst_ulp
+from parity.report.wording import difference, family_summaries, verdict_line
 from parity.results import RunResult
 
 __all__ = ["as_text", "print_report"]
@@ -82,9 +83,9 @@ def _print_head(result: RunResult, console: Console) -> None:
 
 
 def _substitutes(substitutes: Sequence[str], width: int) -> str:
-    """Return how many substitutes there are, with as many of their names as about two lines hold."""
+    """Return how many substitutes there are, with as many of their names as fit beside the count."""
     names = [line.split(":")[0].rsplit(".", 1)[-1] for line in substitutes]
-    room = 2 * width - 70
+    room = width - 70
     shown = [name for end, name in enumerate(names, start=1) if end == 1 or len(", ".join(names[:end])) <= room]
     left = len(names) - len(shown)
     more = f" and {left} more, see --json" if left else ""

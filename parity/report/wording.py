@@ -15,6 +15,7 @@ from parity.report.numbers import count, duration, number, printable
 from parity.results import CheckResult, Comparison, Finding, RunResult
 
 __all__ = [
+    "MOST_ULP",
     "FamilySummary",
     "attribution",
     "cause_order",
@@ -28,15 +29,11 @@ __all__ = [
     "recipes_of",
     "verdict_line",
     "worst",
-    "worst_ratio",
-    "worst_ulp",
 ]
 
 
 MOST_ULP = 1e6
-"""Distances beyond this are shown as being beyond it, as are ratios beyond `MOST_RATIO`."""
-
-MOST_RATIO = 1e4
+"""Distances in units in the last place beyond this are not shown as numbers."""
 
 
 @dataclass(frozen=True)
@@ -130,28 +127,6 @@ def difference(comparison: Comparison) -> str:
     if comparison.max_ulp is not None and comparison.max_ulp <= MOST_ULP:
         text += f", {number(comparison.max_ulp)} ulp"
     return text
-
-
-def worst_ulp(summary: FamilySummary) -> str:
-    """Return the table's `worst ulp`: a number that still says something, or what it is beyond."""
-    if summary.max_ulp is None or summary.max_ulp <= MOST_ULP:
-        return number(summary.max_ulp)
-    return _beyond(MOST_ULP) if math.isfinite(summary.max_ulp) else "not finite"
-
-
-def worst_ratio(summary: FamilySummary) -> str:
-    """Return the table's `error / allowed` of the worst comparison, where the failures have a size at all."""
-    extreme = summary.worst
-    if summary.within < summary.compared and (extreme is None or extreme.passed or not extreme.allowed):
-        return "not exact"
-    value = ratio(extreme) if extreme else None
-    if value is None or value <= MOST_RATIO:
-        return number(value)
-    return _beyond(MOST_RATIO) if math.isfinite(value) else "not finite"
-
-
-def _beyond(limit: float) -> str:
-    return f">1e{round(math.log10(limit))}"
 
 
 def recipe_of(check: CheckResult) -> str:

@@ -23,17 +23,39 @@ def test_the_families_are_a_table() -> None:
     assert "| **DIVERGED** |" in as_markdown(diverged())
 
 
-def test_a_divergence_has_cause_values_and_exhibits() -> None:
-    """Cause, official line, next step, both values, and masks in a code block."""
+def test_causes_come_before_the_evidence() -> None:
+    """Cause with its sentence, official line and next step; the checks follow in a table."""
     text = as_markdown(diverged())
-    assert "### Diverged: `gradients.step[vitl14]`" in text
-    assert "official: `dinov2/loss/ibot_patch_loss.py:126`; next: migration 0005" in text
-    assert "next: `python -m parity explain Q3`" in text
-    assert "| `gradients/backbone.cls_token` | `0.79499` | `0.01000` | 3e-05, allowed 2e-10" in text
-    assert "and 128 more of 130 comparisons" in text
-    assert "```text\n" in text
-    assert "▀" * 14 in text
-    assert "| patch\\_embed | 0.01436 | 1 |" in text
+    parts = [
+        "### Causes",
+        "- **0005**: 2 checks, 130 diverging comparisons (all shared with Q3)",
+        "  - official / yours = 79.50 = masked tokens per image (and 1 like it: gradients.step\\[default\\]); "
+        "official: `dinov2/loss/ibot_patch_loss.py:126`",
+        "  - **next:** migration 0005",
+        "- **Q3**: ",
+        "  - **next:** `python -m parity explain Q3`",
+        "### Evidence",
+        "| `gradients.step[vitl14]` | 0005, Q3 | 129 of 130; default (1 of 1) | `gradients/backbone.cls_token` "
+        "| `0.79499` | `0.01000` | 3e-05, allowed 2e-10 (150,000 times as much); index (0, 0, 7) |",
+        "```text\n",
+        "▀" * 14,
+        "| patch\\_embed | 0.01436 | 1 |",
+    ]
+    places = [text.find(part) for part in parts]
+    assert -1 not in places
+    assert places == sorted(places)
+
+
+def test_a_check_without_a_cause_is_listed_as_such() -> None:
+    """Nothing is attributed by guessing, and nothing diverged goes missing from the causes."""
+    text = as_markdown(with_comparisons(FAR))
+    assert "- **no cause recorded**: `losses.x[default]`: no known difference has this signature" in text
+    assert "| `losses.x[default]` | no known difference has this signature | 1 of 1 |" in text
+
+
+def test_parity_has_neither_causes_nor_evidence() -> None:
+    """A run without divergence has no empty sections."""
+    assert "###" not in as_markdown(passing())
 
 
 def test_what_was_not_run_is_listed() -> None:
@@ -56,7 +78,7 @@ def test_values_cannot_break_the_table(value: str) -> None:
     """Bars, backticks, line ends and tags of a subject's values stay inside their cell."""
     text = as_markdown(with_comparisons(replace(FAR, name=value, reference=value)))
     row = next(line for line in text.splitlines() if "allowed 2e-10" in line)
-    assert row.replace("\\|", "").count("|") == 5
+    assert row.replace("\\|", "").count("|") == 8
     assert row.count("`") % 2 == (1 if value == "a`b" else 0) * (row.count("`") % 2)
 
 
@@ -72,7 +94,7 @@ def test_the_summary_stays_small() -> None:
     run = with_comparisons(FAR, exhibits=[Exhibit("table", "lr", rows)])
     many = replace(run, checks=[replace(run.checks[0], id=f"losses.x{n}[default]") for n in range(300)])
     text = as_markdown(many)
-    assert "and 980 more rows" in text
+    assert "and 994 more rows" in text
     assert "and 250 more diverged checks" in text
     assert len(text.encode()) < 2**20
 

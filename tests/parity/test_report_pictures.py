@@ -99,6 +99,16 @@ def test_a_wide_table_closes_its_gaps_then_continues_below() -> None:
     ]  # fmt: skip
 
 
+def test_heads_of_two_words_break_before_the_table_does() -> None:
+    """`lr official` above 0.5 takes 11 of 18 characters on one line, and 8 on two, with which the table fits."""
+    assert table_lines(["name", "lr official", "lr yours"], [["a", "0.5", "1"]], 19) == [
+        "           lr    lr",
+        "name official yours",
+        "───────────────────",
+        "a         0.5     1",
+    ]
+
+
 def test_table_keys_are_the_columns_up_to_the_first_word() -> None:
     """A number before the word belongs to the key: `19 official`, not `19` alone."""
     lines = table_lines(["asked", "stack", "a", "b"], [["19", "official", "1" * 20, "2" * 20]], 40)

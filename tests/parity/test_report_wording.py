@@ -4,29 +4,10 @@ import math
 from dataclasses import replace
 
 import pytest
-from fabricated_results import CLOSE, EQUAL, FAR, MODIFIED, VERIFIED, diverged, only_not_run, passing, with_comparisons
+from fabricated_results import CLOSE, EQUAL, FAR, diverged, only_not_run, passing, with_comparisons
 
 from parity.report import wording
 from parity.results import CheckResult, Comparison, Finding
-
-
-def test_provenance_of_verified_files() -> None:
-    """The first line names commit, source and the number of verified files."""
-    assert wording.provenance(VERIFIED) == (
-        "reference: facebookresearch/dinov2 commit b8931f7 from github, 61 of 61 files verified byte-identical"
-    )
-
-
-def test_provenance_of_modified_files_names_the_line() -> None:
-    """A modified reference is called so in the first line, with the first file and the number of others."""
-    line = wording.provenance(MODIFIED)
-    assert "from path /home/me/dinov2, MODIFIED: dinov2/data/masking.py line 69" in line
-    assert "and 1 more file;" in line
-
-
-def test_provenance_of_mixed_files() -> None:
-    """Official files of different commits are not passed off as one commit."""
-    assert "MIXED: official files of different commits" in wording.provenance(replace(VERIFIED, identity="mixed"))
 
 
 def test_worst_prefers_a_failure_to_a_large_pass() -> None:
@@ -71,8 +52,9 @@ def test_largest_counts_nan_as_largest() -> None:
 
 
 def test_difference_states_both_sizes() -> None:
-    """The size stands against the allowed size, with their quotient: 3e-5 / 2e-10 = 150,000."""
-    assert wording.difference(FAR) == "3e-05, allowed 2e-10 (150,000 times as much), 1.2e+09 ulp"
+    """The size stands against the allowed size, with their quotient 3e-5 / 2e-10 = 150,000; few ulp are told."""
+    assert wording.difference(FAR) == "3e-05, allowed 2e-10 (150,000 times as much)"
+    assert wording.difference(replace(FAR, max_ulp=12.0)).endswith("(150,000 times as much), 12 ulp")
     assert "equality is required" in wording.difference(replace(EQUAL, passed=False, error=None))
 
 
@@ -118,6 +100,16 @@ def test_verdict_line_without_causes_says_so() -> None:
     assert "causes: not attributed" in wording.verdict_line(with_comparisons(FAR))
 
 
+def test_verdict_line_counts_what_has_no_cause() -> None:
+    """Beside one attributed check, one without a finding and one whose finding names no known difference."""
+    run = with_comparisons(FAR, findings=[Finding("0003", "s")])
+    bare = replace(run.checks[0], id="losses.y", findings=[])
+    vague = replace(run.checks[0], id="losses.z", findings=[Finding("", "lr is twice official's")])
+    line = wording.verdict_line(replace(run, checks=[*run.checks, bare, vague]))
+    assert "causes: 0003; 2 checks not attributed ·" in line
+    assert "causes: 0003 ·" in wording.verdict_line(run)
+
+
 def test_verdict_line_when_nothing_was_compared() -> None:
     """Zero comparisons are no parity."""
     line = wording.verdict_line(only_not_run())
@@ -128,6 +120,19 @@ def test_verdict_line_when_nothing_was_compared() -> None:
 def test_next_step_falls_back_to_explain() -> None:
     """A finding without a fix still says where to read on."""
     assert wording.next_step(Finding("Q3", "s")) == "`python -m parity explain Q3`"
+    assert wording.next_step(Finding("0003", "s", "do it")) == "do it"
+
+
+@pytest.mark.parametrize("id_", ["", "reference", "document"])
+def test_next_step_sends_nobody_to_a_text_that_is_not_there(id_: str) -> None:
+    """Only numbered differences and quirks have a text of their own."""
+    assert wording.next_step(Finding(id_, "s")) == ""
+
+
+def test_causes_come_in_the_order_of_work() -> None:
+    """Numbered differences, quirks by number and not by letter, the rest by name, not attributed last."""
+    ids = ["", "reference", "Q10", "document", "0007", "Q3", "0001"]
+    assert sorted(ids, key=wording.cause_order) == ["0001", "0007", "Q3", "Q10", "document", "reference", ""]
 
 
 def test_recipes_come_from_the_ids() -> None:

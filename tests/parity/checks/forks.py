@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
 from parity.adapters.port import PortStack
-from parity.checks import CHECKS, Context, run_check
+from parity.checks import CHECKS, Check, Context, run_check
+from parity.checks.base import Observation
 from parity.recipes import RECIPES, SMALL_ARCHITECTURES
 from parity.results import CheckResult, Comparison, ReferenceInfo
 
@@ -50,12 +52,31 @@ def fork(**capabilities: Any) -> Fork:
 
 
 def check(
-    official: Any, subject: Any, name: str, recipe: str | None = None, *, seeds: int = 32, quick: bool = True
+    official: Any,
+    subject: Any,
+    name: str,
+    recipe: str | None = None,
+    *,
+    seeds: int = 32,
+    quick: bool = True,
+    to_first: bool = False,
 ) -> CheckResult:
-    """Make one check, `family.name`, under a recipe or none."""
+    """Make one check, `family.name`, under a recipe or none; with `to_first` only to the first failure."""
     (found,) = (c for c in CHECKS if c.id == name)
+    if to_first:
+        found = replace(found, run=_to_first_failure(found))
     chosen = next(r for r in RECIPES if r.name == recipe) if recipe else None
     return run_check(found, Context(official, _INFO, subject, chosen, seeds, quick))
+
+
+def _to_first_failure(whole: Check) -> Callable[[Context], Iterator[Observation]]:
+    def run(context: Context) -> Iterator[Observation]:
+        for observation in whole.run(context):
+            yield observation
+            if isinstance(observation, Comparison) and not observation.passed:
+                return
+
+    return run
 
 
 def assert_seen(result: CheckResult, first: str = "", finding: str | None = None, words: str = "") -> None:
