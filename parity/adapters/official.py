@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from parity.adapters.common import SCHEDULES, centered_targets, optimizer_rows, recorded_counts
 from parity.adapters.official_step import collate_of_official_training, run_official_step
 from parity.names import canonical
 from parity.reference import Reference
@@ -76,22 +77,8 @@ class OfficialStack:
         mask_probability: float,
     ) -> list[int]:
         """Record what `dinov2/data/collate.py:27-32` asks of its mask generator."""
-        asked: list[int] = []
-
-        def record(count: int = 0) -> np.ndarray:
-            asked.append(int(count))
-            return np.zeros((1, n_tokens), dtype=bool)
-
-        crop = torch.zeros(3, 1, 1)
-        self._reference.module("data.collate").collate_data_and_cast(
-            [({"global_crops": [crop], "local_crops": [crop]}, ())] * n_rows,
-            tuple(mask_ratio_min_max),
-            mask_probability,
-            torch.float32,
-            n_tokens=n_tokens,
-            mask_generator=record,
-        )
-        return asked
+        collate = self._reference.module("data.collate").collate_data_and_cast
+        return recorded_counts(collate, n_rows, n_tokens, mask_ratio_min_max, mask_probability)
 
     def collate(self, samples: list[dict[str, list[Tensor]]], config: DictConfig, dtype: torch.dtype) -> dict[str, Any]:
         """Collate with the function and mask generator that official `do_train` itself builds."""
@@ -145,20 +132,12 @@ class OfficialStack:
     ) -> tuple[list[Tensor], Tensor]:
         """Targets and the deferred centre, as `dinov2/train/ssl_meta_arch.py:202-215` calls them."""
         loss = self._loss("DINOLoss" if kind == "dino" else "iBOTPatchLoss", teacher_outputs[0])
-        targets = []
-        for output in teacher_outputs:
-            batch = output if kind == "dino" else output.unsqueeze(0)
-            target = loss.softmax_center_teacher(batch, teacher_temp=teacher_temp)
-            targets.append(target if kind == "dino" else target.squeeze(0))
-            loss.update_center(batch)
-        loss.apply_center_update()
-        return targets, _tensor(loss.center).flatten()
+        return centered_targets(loss, kind, teacher_outputs, teacher_temp)
 
     def schedules(self, config: DictConfig) -> dict[str, np.ndarray]:
         """`dinov2/train/train.py:63`, after the scaling rule of `dinov2/utils/config.py:21`."""
         built = self._reference.module("train.train").build_schedulers(self._scaled(config))
-        names = ("lr", "wd", "momentum", "teacher_temp", "last_layer_lr")
-        return {name: np.asarray(s.schedule) for name, s in zip(names, built, strict=True)}
+        return {name: np.asarray(s.schedule) for name, s in zip(SCHEDULES, built, strict=True)}
 
     def default_config(self) -> Any:
         """`dinov2/configs/ssl_default_config.yaml`, as a nested dict."""
@@ -228,26 +207,6 @@ class OfficialStack:
         scaled = self._reference.module("utils.config").apply_scaling_rules_to_cfg(self._official(config))
         assert isinstance(scaled, DictConfig)
         return scaled
-
-
-def optimizer_rows(optimizer: torch.optim.Optimizer, names: Mapping[int, str]) -> dict[str, dict[str, Any]]:
-    """Return lr, weight decay and multipliers of every parameter of an optimizer, by name.
-
-    Args:
-        optimizer: with groups as official builds them.
-        names: parameter name by `id(parameter)`.
-    """
-    extras = ("lr_multiplier", "wd_multiplier", "is_last_layer")
-    return {
-        names[id(parameter)]: {
-            "lr": float(group["lr"]),
-            "weight_decay": float(group["weight_decay"]),
-            **{key: group[key] for key in extras if key in group},
-            "group": index,
-        }
-        for index, group in enumerate(optimizer.param_groups)
-        for parameter in group["params"]
-    }
 
 
 class _RealNumbers(TorchFunctionMode):

@@ -17,6 +17,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from parity.adapters.common import state_parts
 from parity.names import canonical
 from parity.reference import Reference
 from parity.reference.substitutes import attach_fsdp_methods
@@ -116,14 +117,11 @@ class _Watch:
         for loss in (self._model.dino_loss, getattr(self._model, "ibot_patch_loss", None)):
             if loss is not None:
                 loss.apply_center_update()  # pending until the next step (Q14); applied here to be compared
-        state = {canonical(k): v.detach().clone() for k, v in self._model.state_dict().items()}
         return {
             "losses": self.losses,
             "gradients": self.gradients,
             "clipped_gradients": self.clipped,
-            "parameters": {k: v for k, v in state.items() if k.startswith("student.")},
-            "teacher": {k: v for k, v in state.items() if k.startswith("teacher.")},
-            "centers": {k: v for k, v in state.items() if k.endswith("center")},
+            **state_parts(self._model.state_dict()),
             "hyperparameters": self.hyperparameters,
         }
 

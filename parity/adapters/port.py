@@ -10,6 +10,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
+from parity.adapters.common import SCHEDULES, centered_targets, optimizer_rows, recorded_counts, state_parts
 from port.config import apply_scaling_rules, default_config
 from port.data import MaskingGenerator, collate_data_and_cast
 from port.data.masking import max_num_patches
@@ -20,8 +21,6 @@ from port.ssl_meta_arch import SSLMetaArch
 from port.step import TrainStep
 
 __all__ = ["PortStack"]
-
-_SCHEDULES = ("lr", "wd", "momentum", "teacher_temp", "last_layer_lr")
 
 
 class PortStack:
@@ -48,16 +47,7 @@ class PortStack:
         self, n_rows: int, n_tokens: int, mask_ratio_min_max: tuple[float, float], mask_probability: float
     ) -> list[int]:
         """What `port.data.collate` asks of its mask generator."""
-        asked: list[int] = []
-
-        def record(count: int = 0) -> np.ndarray:
-            asked.append(count)
-            return np.zeros((1, n_tokens), dtype=bool)
-
-        crop = torch.zeros(3, 1, 1)
-        samples = [({"global_crops": [crop], "local_crops": [crop]}, ())] * n_rows
-        collate_data_and_cast(samples, mask_ratio_min_max, mask_probability, torch.float32, n_tokens, record)
-        return asked
+        return recorded_counts(collate_data_and_cast, n_rows, n_tokens, mask_ratio_min_max, mask_probability)
 
     def collate(self, samples: list[dict[str, list[Tensor]]], config: DictConfig, dtype: torch.dtype) -> dict[str, Any]:
         """`port.data.collate_data_and_cast` with the generator that training builds."""
@@ -117,19 +107,12 @@ class PortStack:
         """Targets of successive batches and the centre after them."""
         width, dtype = teacher_outputs[0].shape[-1], teacher_outputs[0].dtype
         loss = (DINOLoss(width) if kind == "dino" else iBOTPatchLoss(width)).to(dtype)
-        targets = []
-        for output in teacher_outputs:
-            batch = output if kind == "dino" else output.unsqueeze(0)
-            target = loss.softmax_center_teacher(batch, teacher_temp)
-            targets.append(target if kind == "dino" else target.squeeze(0))
-            loss.update_center(batch)
-        loss.apply_center_update()
-        return targets, loss.center.flatten()
+        return centered_targets(loss, kind, teacher_outputs, teacher_temp)
 
     def schedules(self, config: DictConfig) -> dict[str, np.ndarray]:
         """Every value of `port.optim.build_schedulers`."""
         built = build_schedulers(_scaled(config))
-        return {name: np.asarray(getattr(built, name).schedule) for name in _SCHEDULES}
+        return {name: np.asarray(getattr(built, name).schedule) for name in SCHEDULES}
 
     def default_config(self) -> Any:
         """`port.config.default_config`, as a nested dict."""
@@ -147,16 +130,7 @@ class PortStack:
         for iteration in iterations:
             now = schedules.at(iteration)
             apply_optim_scheduler(optimizer, now.lr, now.wd, now.last_layer_lr)
-            table[iteration] = {
-                names[id(parameter)]: {
-                    "lr": float(group["lr"]),
-                    "weight_decay": float(group["weight_decay"]),
-                    **{key: group[key] for key in ("lr_multiplier", "wd_multiplier", "is_last_layer")},
-                    "group": index,
-                }
-                for index, group in enumerate(optimizer.param_groups)
-                for parameter in group["params"]
-            }
+            table[iteration] = optimizer_rows(optimizer, names)
         return table
 
     def build_backbone(self, config: DictConfig) -> nn.Module:
@@ -211,19 +185,8 @@ def _after(model: SSLMetaArch, optimizer: torch.optim.Optimizer) -> dict[str, di
     model.dino_loss.apply_center_update()
     if model.do_ibot:
         model.ibot_patch_loss.apply_center_update()
-    state = {name: value.detach().clone() for name, value in model.state_dict().items()}
     names = {id(p): name for name, p in model.student.named_parameters()}
-    rates = {
-        names[id(p)]: {"lr": float(group["lr"]), "weight_decay": float(group["weight_decay"])}
-        for group in optimizer.param_groups
-        for p in group["params"]
-    }
-    return {
-        "parameters": {k: v for k, v in state.items() if k.startswith("student.")},
-        "teacher": {k: v for k, v in state.items() if k.startswith("teacher.")},
-        "centers": {k: v for k, v in state.items() if k.endswith("center")},
-        "hyperparameters": rates,
-    }
+    return {**state_parts(model.state_dict()), "hyperparameters": optimizer_rows(optimizer, names)}
 
 
 def _scaled(config: DictConfig) -> DictConfig:

@@ -22,7 +22,7 @@ MOST_TOLD = 8
 MOST_LISTED = 2
 """Diverging comparisons named after the first one."""
 
-MOST_ROWS = 7
+MOST_ROWS = 6
 """Rows shown of an exhibit's table."""
 
 

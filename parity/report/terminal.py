@@ -88,8 +88,8 @@ def _substitutes(substitutes: Sequence[str], width: int) -> str:
     room = width - 70
     shown = [name for end, name in enumerate(names, start=1) if end == 1 or len(", ".join(names[:end])) <= room]
     left = len(names) - len(shown)
-    more = f" and {left} more, see --json" if left else ""
-    return f"{len(names)} for kernels missing here: {', '.join(shown)}{more}"
+    more = f" and {left} more" if left else ""
+    return f"{len(names)} for missing kernels: {', '.join(shown)}{more}"
 
 
 def _print_families(result: RunResult, console: Console) -> None:
