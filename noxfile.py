@@ -20,7 +20,7 @@ nox.options.sessions = ["parity", "tests", "lint"]
 # nox gives each session an environment of its own; torch is 5 GB, so these share one that they make themselves.
 SHARED = Path(__file__).parent / ".nox" / "shared"
 BIN = SHARED / ("Scripts" if os.name == "nt" else "bin")
-REPORTS = ("parity-report.json", "parity-report.md")
+REPORTS = {"--json": "parity-report.json", "--markdown": "parity-report.md"}
 
 
 def install(session: nox.Session) -> None:
@@ -47,8 +47,8 @@ def call(session: nox.Session, program: str, *arguments: str) -> None:
 def parity(session: nox.Session) -> None:
     """Prove port against official code; ARGS go to `python -m parity run`."""
     install(session)
-    arguments = session.posargs or ["--json", REPORTS[0], "--markdown", REPORTS[1]]
-    call(session, "python", "-m", "parity", "run", *arguments)
+    reports = [word for option, file in REPORTS.items() if option not in session.posargs for word in (option, file)]
+    call(session, "python", "-m", "parity", "run", *session.posargs, *reports)
 
 
 @nox.session(venv_backend="none")

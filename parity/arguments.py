@@ -106,7 +106,7 @@ def positive(given: str) -> int:
 
 def reference_source(given: str) -> str:
     """Return a source's name, or a folder that exists."""
-    if given not in SOURCES and not Path(given).is_dir():
+    if given not in SOURCES and not Path(given).expanduser().is_dir():
         raise _one_of("reference", given, SOURCES, " or a folder that exists")
     return given
 

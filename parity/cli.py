@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parity.arguments import known_command, unknown_arguments
-from parity.errors import OutputError, ParityError, UsageError
+from parity.errors import OutputError, ParityError, UsageError, origin
 from parity.options import COMMANDS, build_parser
 from parity.streams import complain, console_for, emit, substitute_unencodable
 
@@ -42,8 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         complain("interrupted: no verdict, nothing was written")
         return 130
-    except Exception:
-        # An error of ours must never look like parity (0) or divergence (1).
+    except SystemExit as stop:
+        # Whoever called sys.exit(0), in an adapter or an edited reference, it is not parity.
+        complain(f"error: code under comparison ended the process with {stop!r}{origin(stop)}; no verdict")
+        return 2
+    except BaseException:
+        # An error of ours must never look like parity (0) or divergence (1), and both are what Python exits with.
         complain(traceback.format_exc(), one_line=False)
         complain("error: parity itself failed; the traceback above says where")
         return 2
@@ -84,7 +88,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from parity.report.files import check_writable
 
     outputs = [path for path in (arguments.json, arguments.markdown) if path is not None]
-    if len({path.absolute() for path in outputs}) < len(outputs):
+    if len({path.resolve() for path in outputs}) < len(outputs):
         raise UsageError(f"--json and --markdown name the same file, {outputs[0]}; give each its own")
     for path in outputs:
         check_writable(path)

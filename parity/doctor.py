@@ -44,7 +44,7 @@ def examine(official: Any, recipe: Recipe) -> list[Comparison]:
     """
     try:
         return _examine(official, recipe)
-    except Exception as error:  # whatever an edited reference raises
+    except (Exception, SystemExit) as error:  # whatever an edited reference raises
         return [Comparison("doctor/step", "T0", False, False, note=describe_error(error, "the reference"))]
 
 

@@ -9,6 +9,7 @@ __all__ = [
     "ReferenceSourceError",
     "SubjectError",
     "UsageError",
+    "origin",
 ]
 
 
@@ -34,3 +35,11 @@ class OutputError(ParityError):
 
 class NoVerdictError(ParityError):
     """The instrument failed its own check, so that neither parity nor divergence may be claimed."""
+
+
+def origin(error: BaseException) -> str:
+    """Return ` at FILE:LINE` of the innermost line that raised, or nothing where there is no traceback."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    return f" at {frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}" if frame else ""

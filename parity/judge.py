@@ -82,6 +82,7 @@ class Judge:
 
         A tensor that only one side returns is a failed comparison.
         """
+        compute = _on_copies(compute)
         base = dict(compute(self.reference, inputs))
         mine = _tensors(compute(self.subject, inputs), self.subject)
         shared = [name for name in base if name in mine]
@@ -150,6 +151,15 @@ class Judge:
             for name in names:
                 noise[name] = noise[name].joined(Noise.between(moved[name], base64[name]))
         return noise
+
+
+def _on_copies(compute: Computation) -> Computation:
+    """Give each run its own inputs: a subject that writes into them would change what the reference is given next."""
+
+    def on_copies(stack: Any, inputs: Inputs) -> Mapping[str, Tensor]:
+        return compute(stack, {name: value.clone() for name, value in inputs.items()})
+
+    return on_copies
 
 
 def _same(left: Tensor, right: Tensor | None) -> bool:

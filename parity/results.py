@@ -101,7 +101,7 @@ class CheckResult:
         status: passed, diverged, not_run or error.
         title: one line: what is compared.
         official: official files and lines that the reference side executed.
-        reason: why it was not run, or what was raised.
+        reason: why it was not run or ran only in part, or what was raised.
         comparisons: every comparison made.
         findings: attributions, root cause first.
         exhibits: pictures and tables.

@@ -13,8 +13,9 @@ import torch
 from parity.adapters.official import OfficialStack
 from parity.attribution.reference import attribute_modified_reference
 from parity.checks import CHECKS, Check, Context, run_check
+from parity.checks.base import describe_error
 from parity.doctor import examine
-from parity.errors import NoVerdictError
+from parity.errors import NoVerdictError, ReferenceSourceError
 from parity.recipes import RECIPES, SMALL_ARCHITECTURES, Recipe, select_recipes
 from parity.reference import Reference, open_reference
 from parity.results import Comparison, ReferenceInfo, RunResult
@@ -124,6 +125,7 @@ def run(options: Options, progress: ProgressCallback | None = None) -> RunResult
     threads = torch.get_num_threads()
     notify = progress or (lambda *_: None)
     with opened(options) as (reference, official), open_subject(options.subject) as subject:
+        planned = _with_identity(planned, reference.info)
         notify("self-check", 0, len(planned) + 1)
         _use_threads(None, threads)
         examined = examine(official, select_recipes(("default",), quick=True)[0])
@@ -145,6 +147,13 @@ def run(options: Options, progress: ProgressCallback | None = None) -> RunResult
             options={**asdict(options), "recipes": sorted({r.name for r in _recipes(planned)})},
             seconds=time.perf_counter() - start,
         )
+
+
+def _with_identity(planned: list[Planned], info: ReferenceInfo) -> list[Planned]:
+    """Put the identity of an edited reference first, whatever `--only` names: else the edit could pass as parity."""
+    if info.identity != "modified" or any(item.check.family == "files" for item in planned):
+        return planned
+    return [*(Planned(check, None) for check in CHECKS if check.family == "files"), *planned]
 
 
 def _use_threads(recipe: Recipe | None, available: int) -> None:
@@ -169,7 +178,7 @@ def _require_sound(examined: list[Comparison], info: ReferenceInfo) -> None:
     if unsound and info.identity == "verified":
         raise NoVerdictError(
             f"the instrument failed its own check, so no verdict: {unsound[0].name}: {unsound[0].note}; "
-            "see `python -m parity doctor`"
+            "see `python -m parity doctor`: where that is sound, loading the subject changed something it shares"
         )
 
 
@@ -177,7 +186,16 @@ def _require_sound(examined: list[Comparison], info: ReferenceInfo) -> None:
 def opened(options: Options) -> Iterator[tuple[Reference, OfficialStack]]:
     """Open the reference and wrap it as a stack."""
     with open_reference(options.reference, allow_modified=options.allow_modified_reference) as reference:
-        yield reference, OfficialStack(reference, SMALL_ARCHITECTURES)
+        try:
+            official = OfficialStack(reference, SMALL_ARCHITECTURES)
+        except (Exception, SystemExit) as error:
+            if reference.info.identity == "verified":
+                raise
+            raise ReferenceSourceError(
+                f"the edited reference {reference.root} cannot be imported: {describe_error(error, 'the reference')}; "
+                f"{'; '.join(reference.info.modified)}"
+            ) from error
+        yield reference, official
 
 
 def _recipes(planned: list[Planned]) -> list[Recipe]:

@@ -124,7 +124,8 @@ CAPABILITIES: Mapping[str, Capability] = {
         "dict of dicts of tensors after one iteration from `state` (names as in init_state, the dtype of "
         "`state`): "
         "'losses' (official's loss_dict), 'gradients' (before clipping), 'clipped_gradients', 'parameters' "
-        "(student after the optimizer), 'teacher' (after EMA), 'centers'; and 'hyperparameters' "
+        "(student after the optimizer), 'exp_avg' and 'exp_avg_sq' (AdamW's moments after the step), 'teacher' "
+        "(after EMA), 'centers'; and 'hyperparameters' "
         "{name: {'lr', 'weight_decay'}} as applied. torch is seeded with `seed` at the start of the step.",
         "dinov2/train/train.py:134-300, dinov2/train/ssl_meta_arch.py:144-400",
     ),

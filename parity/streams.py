@@ -64,6 +64,9 @@ def console_for(stream: TextIO) -> Console:
 
 def emit(text: str) -> None:
     """Write to stdout and flush; a closed pipe or a full disk there is no reason to change the exit code."""
+    if sys.stdout is None or sys.stdout.closed:  # by `>&-`, or by the code under comparison
+        complain("warning: stdout is closed, nothing could be printed") if text else None
+        return
     try:
         sys.stdout.write(text)
         sys.stdout.flush()

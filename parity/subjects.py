@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from parity.adapters.port import PortStack
-from parity.errors import SubjectError
+from parity.errors import SubjectError, origin
 from parity.recipes import SMALL_ARCHITECTURES
+from parity.reference.loader import PACKAGE
 from parity.stack import CAPABILITIES, capabilities_of
 
 __all__ = ["BUILT_IN", "open_subject"]
@@ -24,6 +28,10 @@ BUILT_IN: Mapping[str, str] = {
     "document": "migrations.document:DocumentStack",
 }
 _FILE_MODULE = "parity_subject"
+_RESERVED = (
+    "is the reference here, which would be compared with itself; give your fork's package another name, or load it "
+    "under one"
+)
 
 
 @contextmanager
@@ -67,12 +75,57 @@ def _file(path: Path) -> Iterator[ModuleType]:
     sys.modules[_FILE_MODULE] = module
     sys.path.insert(0, folder)
     try:
-        _guarded(lambda: spec.loader.exec_module(module), str(path))
+        with _official_hidden():
+            _guarded(lambda: spec.loader.exec_module(module), str(path))
+        _refuse_later_imports(module, str(path))
         yield module
     finally:
         sys.path.remove(folder) if folder in sys.path else None
         for name in [n for n, m in sys.modules.items() if n not in before and _lives_in(m, folder)]:
             del sys.modules[name]
+
+
+class _OfficialRefused(MetaPathFinder):
+    """Lets nothing called `dinov2` be imported: the name belongs to the reference while it is open."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname.partition(".")[0] != PACKAGE:
+            return None
+        raise ImportError(f"{fullname} {_RESERVED}")
+
+
+@contextmanager
+def _official_hidden() -> Iterator[None]:
+    """Keep the reference out of a subject that imports `dinov2`, as a fork that kept the name does."""
+    taken = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] == PACKAGE}
+    finder = _OfficialRefused()
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        sys.meta_path[:] = [other for other in sys.meta_path if other is not finder]
+        sys.modules.update(taken)
+
+
+def _refuse_later_imports(module: ModuleType, spec: str) -> None:
+    """Refuse an adapter whose functions import `dinov2` when called: they would be given the reference.
+
+    Raises:
+        SubjectError: it has such an import, with its line.
+    """
+    try:
+        tree = ast.parse(inspect.getsource(module))
+    except (OSError, TypeError, SyntaxError):  # no Python source to read
+        return
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Import | ast.ImportFrom):
+            continue
+        absolute = [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+        for name in [alias.name for alias in node.names] if isinstance(node, ast.Import) else absolute:
+            if name.partition(".")[0] == PACKAGE:
+                raise SubjectError(f"subject {spec} imports {name} in line {node.lineno}; that {_RESERVED}")
 
 
 def _lives_in(module: ModuleType, folder: str) -> bool:
@@ -82,7 +135,9 @@ def _lives_in(module: ModuleType, folder: str) -> bool:
 
 def _attribute(spec: str) -> Any:
     module_name, _, attribute = spec.partition(":")
-    module = _guarded(lambda: importlib.import_module(module_name), spec)
+    with _official_hidden():
+        module = _guarded(lambda: importlib.import_module(module_name), spec)
+    _refuse_later_imports(module, spec)
     if not attribute:
         return _stack(module, spec)
     if not hasattr(module, attribute):
@@ -111,8 +166,5 @@ def _guarded(call: Any, spec: str) -> Any:
     try:
         return call()
     except (Exception, SystemExit) as error:
-        frame = error.__traceback__
-        while frame is not None and frame.tb_next is not None:
-            frame = frame.tb_next
-        where = f" at {frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}" if frame else ""
-        raise SubjectError(f"subject {spec} raises {type(error).__name__} when loaded: {error}{where}") from error
+        kind = type(error).__name__
+        raise SubjectError(f"subject {spec} raises {kind} when loaded: {error}{origin(error)}") from error

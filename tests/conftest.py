@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from parity.adapters.official import OfficialStack
 from parity.recipes import SMALL_ARCHITECTURES
@@ -36,6 +37,8 @@ def official_root(official_source: Source) -> Path:
 def opened_official_stack(official_source: Source) -> Iterator[OfficialStack]:
     """Official code as a stack, open for the tests of one file; a test asks for `official_stack`."""
     with open_reference("pypi") as reference:
+        # Tensors this small are slower on several threads, many times so on a busy machine.
+        torch.set_num_threads(1)
         yield OfficialStack(reference, SMALL_ARCHITECTURES)
 
 

@@ -179,6 +179,10 @@ def run_step(
         "parameters": {name: value for name, value in after.items() if name.startswith("student.")},
         "teacher": {name: value for name, value in after.items() if name.startswith("teacher.")},
         "centers": {name: value for name, value in after.items() if name.endswith("center")},
+        **{
+            part: {names[id(param)]: values[part].clone() for param, values in optimizer.state.items()}
+            for part in ("exp_avg", "exp_avg_sq")
+        },
         "hyperparameters": {
             name: {"lr": row["lr"], "weight_decay": row["weight_decay"]}
             for name, row in parameter_rows(optimizer, names).items()

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["SCHEDULES", "centered_targets", "optimizer_rows", "recorded_counts", "state_parts"]
+__all__ = ["SCHEDULES", "centered_targets", "moments", "optimizer_rows", "recorded_counts", "state_parts"]
 
 SCHEDULES = ("lr", "wd", "momentum", "teacher_temp", "last_layer_lr")
 """The schedules in the order in which official builds them (`dinov2/train/train.py:103-109`)."""
@@ -79,6 +79,20 @@ def optimizer_rows(optimizer: torch.optim.Optimizer, names: Mapping[int, str]) -
         }
         for index, group in enumerate(optimizer.param_groups)
         for parameter in group["params"]
+    }
+
+
+def moments(optimizer: torch.optim.Optimizer, names: Mapping[int, str]) -> dict[str, dict[str, Tensor]]:
+    """Return AdamW's moments by parameter name: the only trace that its betas leave in one step.
+
+    Args:
+        optimizer: after its step.
+        names: parameter name by `id(parameter)`.
+    """
+    state = {names[id(parameter)]: values for parameter, values in optimizer.state.items()}
+    return {
+        part: {name: values[part].detach().clone() for name, values in state.items() if part in values}
+        for part in ("exp_avg", "exp_avg_sq")
     }
 
 

@@ -17,7 +17,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from parity.adapters.common import state_parts
+from parity.adapters.common import moments, state_parts
 from parity.names import canonical
 from parity.reference import Reference
 from parity.reference.substitutes import attach_fsdp_methods
@@ -88,6 +88,7 @@ class _Watch:
         self.gradients: dict[str, Tensor] = {}
         self.clipped: dict[str, Tensor] = {}
         self.hyperparameters: dict[str, dict[str, float]] = {}
+        self._moments: dict[str, dict[str, Tensor]] = {}
 
     def attach(self) -> None:
         """Watch the model's own `forward_backward`, which returns after the backward pass."""
@@ -110,7 +111,11 @@ class _Watch:
                 row = {"lr": float(group["lr"]), "weight_decay": float(group["weight_decay"])}
                 self.hyperparameters.update({self._names[id(p)]: row for p in group["params"]})
 
+        def after_step(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+            self._moments = moments(optimizer, self._names)
+
         optimizer.register_step_pre_hook(before_step)
+        optimizer.register_step_post_hook(after_step)
 
     def result(self) -> dict[str, dict[str, Any]]:
         """What `training_step` returns."""
@@ -122,6 +127,7 @@ class _Watch:
             "gradients": self.gradients,
             "clipped_gradients": self.clipped,
             **state_parts(self._model.state_dict()),
+            **self._moments,
             "hyperparameters": self.hyperparameters,
         }
 

@@ -10,7 +10,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from parity.adapters.common import SCHEDULES, centered_targets, optimizer_rows, recorded_counts, state_parts
+from parity.adapters.common import SCHEDULES, centered_targets, moments, optimizer_rows, recorded_counts, state_parts
 from port.config import apply_scaling_rules, default_config
 from port.data import MaskingGenerator, collate_data_and_cast
 from port.data.masking import max_num_patches
@@ -186,7 +186,8 @@ def _after(model: SSLMetaArch, optimizer: torch.optim.Optimizer) -> dict[str, di
     if model.do_ibot:
         model.ibot_patch_loss.apply_center_update()
     names = {id(p): name for name, p in model.student.named_parameters()}
-    return {**state_parts(model.state_dict()), "hyperparameters": optimizer_rows(optimizer, names)}
+    rates = optimizer_rows(optimizer, names)
+    return {**state_parts(model.state_dict()), **moments(optimizer, names), "hyperparameters": rates}
 
 
 def _scaled(config: DictConfig) -> DictConfig:

@@ -12,11 +12,19 @@ from parity.recipes import FEATURES, Recipe
 from parity.results import CheckResult, Comparison, Exhibit, Finding, ReferenceInfo
 from parity.stack import capability, stack_name
 
-__all__ = ["FAMILIES", "Check", "Context", "NotRunError", "Observation", "describe_error", "run_check"]
+__all__ = ["FAMILIES", "Check", "Context", "NotRunError", "Observation", "Partly", "describe_error", "run_check"]
 
 FAMILIES = ("files", "masks", "collate", "losses", "schedules", "param_groups", "modules", "gradients")
 
-Observation = Comparison | Finding | Exhibit
+
+@dataclass(frozen=True)
+class Partly:
+    """Says that a check compares only in part, and why; listed beside what was not run."""
+
+    reason: str
+
+
+Observation = Comparison | Finding | Exhibit | Partly
 
 
 class NotRunError(Exception):
@@ -128,6 +136,8 @@ def _gather(result: CheckResult, observation: Observation) -> None:
         result.comparisons.append(observation)
     elif isinstance(observation, Finding):
         result.findings.append(observation)
+    elif isinstance(observation, Partly):
+        result.reason = observation.reason
     else:
         result.exhibits.append(observation)
 

@@ -130,7 +130,9 @@ def _backbone(context: Context) -> Iterator[Observation]:
         def compute(stack: Any, given: Inputs, training: bool = training, as_list: bool = as_list) -> dict[str, Tensor]:
             return _run_backbone(stack, config, given, training=training, as_list=as_list, seed=5)
 
-        yield from Judge(context.reference, context.subject)(f"backbone/{name}", compute, {**weights, **crops, **_coefficients()})
+        yield from Judge(context.reference, context.subject)(
+            f"backbone/{name}", compute, {**weights, **crops, **_coefficients()}
+        )
 
 
 def _head(context: Context) -> Iterator[Observation]:

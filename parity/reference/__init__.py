@@ -26,6 +26,7 @@ from parity.errors import ReferenceSourceError
 from parity.reference.isolation import (
     imported_modules,
     preserved_environment,
+    preserved_import_path,
     preserved_logger,
     preserved_random_state,
     preserved_torch_settings,
@@ -81,9 +82,9 @@ def open_reference(
 ) -> Iterator[Reference]:
     """Make official code importable, and leave everything as it was on exit, by exception too.
 
-    Kept: `dinov2*` and `xformers*` in `sys.modules`, `sys.meta_path`, torch's attributes and settings, the
-    process group, `os.environ`, the generators of `random`, numpy and torch, warning filters, and the logger
-    `dinov2`. It is state of the process: not for use from several threads at once.
+    Kept: `dinov2*` and `xformers*` in `sys.modules`, `sys.meta_path`, `sys.path`, the working directory, torch's
+    attributes and settings, the process group, `os.environ`, the generators of `random`, numpy and torch, warning
+    filters, and the logger `dinov2`. It is state of the process: not for use from several threads at once.
 
     On a CPU every substitute of `parity.reference.substitutes` is in place, and an installed xformers is
     shadowed. On a CUDA device the calls to CUDA are real, and so is xformers where it is installed; it then
@@ -105,6 +106,7 @@ def open_reference(
     finder = VerifiedFinder(source.root, source.files, {f"{PACKAGE}.train.ssl_meta_arch": use_plain_modules})
     with ExitStack() as stack:
         stack.enter_context(quiet_official_warnings())
+        stack.enter_context(preserved_import_path())
         stack.enter_context(preserved_random_state())
         stack.enter_context(preserved_torch_settings())
         stack.enter_context(preserved_logger(PACKAGE))

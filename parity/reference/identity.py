@@ -28,6 +28,7 @@ from parity.reference.manifest import (
 __all__ = ["Identity", "ModifiedFile", "identify", "read_files"]
 
 _SHOWN = 8
+_WIDTH = 160
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class ModifiedFile:
         """Return the file and its changed lines in one line of a report."""
         if self.kind == "extra":
             return f"{self.path} is not a file of official training code"
-        named = [f"line {number}: `{text.strip()}`" for number, text in self.lines[:_SHOWN]]
+        named = [f"line {number}: `{_shortened(text.strip())}`" for number, text in self.lines[:_SHOWN]]
         if len(self.lines) > _SHOWN:
             named.append(f"and {len(self.lines) - _SHOWN} more lines")
         if self.removed_at:
@@ -88,6 +89,11 @@ class Identity:
     remarks: tuple[str, ...] = ()
 
 
+def _shortened(text: str) -> str:
+    """Return a line of source at a length that a report can hold."""
+    return text if len(text) <= _WIDTH else f"{text[:_WIDTH]}…"
+
+
 def read_files(root: Path) -> dict[str, bytes]:
     """Read every training file below `root/dinov2`, keyed by its POSIX path from `root`.
 
@@ -95,12 +101,19 @@ def read_files(root: Path) -> dict[str, bytes]:
         ReferenceSourceError: a file or folder cannot be read.
     """
     try:
-        return {path: (root / path).read_bytes() for path in sorted(_training_paths(root))}
+        return {path: _read(root / path) for path in sorted(_training_paths(root))}
     except OSError as error:
         raise ReferenceSourceError(
             f"the reference file {error.filename} cannot be read ({error.strerror}); "
             "make it readable, or give another --reference"
         ) from error
+
+
+def _read(path: Path) -> bytes:
+    """Read a file; a pipe or a device would be waited for without end."""
+    if path.exists() and not path.is_file():
+        raise ReferenceSourceError(f"the reference file {path} is not a regular file; give another --reference")
+    return path.read_bytes()
 
 
 def _training_paths(root: Path) -> Iterator[str]:

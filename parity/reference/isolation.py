@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.abc import MetaPathFinder
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -23,6 +24,7 @@ import torch
 __all__ = [
     "imported_modules",
     "preserved_environment",
+    "preserved_import_path",
     "preserved_logger",
     "preserved_random_state",
     "preserved_torch_settings",
@@ -67,6 +69,17 @@ def preserved_environment(*removed: str) -> Iterator[None]:
         for name, value in before.items():
             if os.environ.get(name) != value:
                 os.environ[name] = value
+
+
+@contextmanager
+def preserved_import_path() -> Iterator[None]:
+    """Put back the working directory and `sys.path`, which a subject's imports may move."""
+    folder, path = Path.cwd(), sys.path[:]
+    try:
+        yield
+    finally:
+        sys.path[:] = path
+        os.chdir(folder)
 
 
 @contextmanager
@@ -131,6 +144,8 @@ _SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
     (torch.get_num_threads, torch.set_num_threads),
     (torch.get_default_dtype, torch.set_default_dtype),
     (torch.is_grad_enabled, torch.set_grad_enabled),
+    (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
+    (torch.get_default_device, lambda device: torch.set_default_device(None if device.type == "cpu" else device)),
     (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
 )
 _FLAGS: tuple[tuple[Any, str], ...] = (
@@ -142,7 +157,7 @@ _FLAGS: tuple[tuple[Any, str], ...] = (
 
 @contextmanager
 def preserved_torch_settings() -> Iterator[None]:
-    """Put back thread count, default dtype, gradient mode and the backend flags that official code sets."""
+    """Put back thread count, default dtype and device, gradient modes and the backend flags that official code sets."""
     settings = [(read(), read, write) for read, write in _SETTINGS]
     flags = [(owner, name, getattr(owner, name)) for owner, name in _FLAGS]
     try:

@@ -55,6 +55,7 @@ def as_markdown(result: RunResult, exit_code: int | None = None) -> str:
             blocks += [f"**{_code(block.first.id)}: {_escape(exhibit.title)}**", _exhibit(exhibit)]
     blocks += _reasons("Errors", [c for c in result.checks if c.status == "error"])
     blocks += _reasons("Not run", [c for c in result.checks if c.status == "not_run"])
+    blocks += _reasons("Run in part", [c for c in result.checks if c.status in ("passed", "diverged") and c.reason])
     return "\n\n".join(blocks) + "\n"
 
 

@@ -56,6 +56,7 @@ def print_report(result: RunResult, console: Console, exit_code: int | None = No
         print_evidence(evidence, console)
     print_reasons("errors", [c for c in result.checks if c.status == "error"], console)
     print_reasons("not run", [c for c in result.checks if c.status == "not_run"], console)
+    print_reasons("run in part", [c for c in result.checks if c.status in ("passed", "diverged") and c.reason], console)
     console.print()
     style = {0: "bold green", 1: "bold red"}.get(result.exit_code, "bold magenta")
     line(console, verdict_line(result, exit_code), style)

@@ -151,11 +151,11 @@ def causes(result: RunResult) -> list[str]:
 
 
 def cause_order(id_: str) -> tuple[int, int, str]:
-    """Return a sort key: numbered differences, quirks by number, other causes, and last what is not attributed."""
+    """Return a sort key: an edited reference, which casts doubt on the rest, then differences, quirks, others, none."""
     quirk = re.fullmatch(r"Q(\d+)", id_)
     if quirk:
-        return 1, int(quirk[1]), id_
-    return 0 if id_.isdigit() else 2 if id_ else 3, 0, id_
+        return 2, int(quirk[1]), id_
+    return 0 if id_ == "reference" else 1 if id_.isdigit() else 3 if id_ else 4, 0, id_
 
 
 def next_step(finding: Finding) -> str:

@@ -75,16 +75,16 @@ def test_many_names_are_cut_with_a_count() -> None:
 
 
 def test_causes_are_ordered_and_each_told_once() -> None:
-    """Numbers, quirks, the reference, not attributed; next steps and official lines are not repeated."""
+    """The reference, numbers, quirks, not attributed; next steps and official lines are not repeated."""
     step = Finding("0003", "scattered", "migration 0003", "masking.py:49")
     run = _run(
         losses_a=[Finding("", "lr is twice official's"), Finding("reference", "edited", "", "x.py")],
         losses_b=[Finding("Q3", "cap"), step, replace(step, sentence="overshoot")],
     )
     causes = gather_causes(run)
-    assert [cause.id for cause in causes] == ["0003", "Q3", "reference", ""]
-    assert causes[0].steps == ("migration 0003",)
-    assert len(causes[0].told) == 2
+    assert [cause.id for cause in causes] == ["reference", "0003", "Q3", ""]
+    assert causes[1].steps == ("migration 0003",)
+    assert len(causes[1].told) == 2
     assert causes[3].steps == ()
 
 

@@ -130,9 +130,9 @@ def test_next_step_sends_nobody_to_a_text_that_is_not_there(id_: str) -> None:
 
 
 def test_causes_come_in_the_order_of_work() -> None:
-    """Numbered differences, quirks by number and not by letter, the rest by name, not attributed last."""
+    """An edited reference, differences, quirks by number and not by letter, the rest by name, not attributed last."""
     ids = ["", "reference", "Q10", "document", "0007", "Q3", "0001"]
-    assert sorted(ids, key=wording.cause_order) == ["0001", "0007", "Q3", "Q10", "document", "reference", ""]
+    assert sorted(ids, key=wording.cause_order) == ["reference", "0001", "0007", "Q3", "Q10", "document", ""]
 
 
 def test_recipes_come_from_the_ids() -> None:

@@ -8,7 +8,7 @@ import torch
 
 from parity import run as run_module
 from parity.errors import NoVerdictError
-from parity.results import Comparison
+from parity.results import Comparison, ReferenceInfo
 from parity.run import Options, run
 from parity.run import _require_sound as require_sound
 
@@ -30,16 +30,12 @@ def test_an_unsound_instrument_gives_no_verdict_on_official_code(monkeypatch: py
     assert "\n" not in str(caught.value)
 
 
-def test_an_edited_reference_goes_on_and_is_denied_parity(
-    monkeypatch: pytest.MonkeyPatch, official_copy: Path
-) -> None:
+def test_an_edited_reference_goes_on_and_is_denied_parity(monkeypatch: pytest.MonkeyPatch, official_copy: Path) -> None:
     """The user allowed it: its checks are made, the failed self-check is shown, and the exit code is not 0."""
     path = official_copy / "dinov2/loss/koleo_loss.py"
     path.write_text(path.read_text().replace("(2, eps=1e-8)", "(2, eps=1e-6)"))
     _examined(monkeypatch, UNSOUND)
-    options = Options(
-        reference=str(official_copy), allow_modified_reference=True, only=("files", "losses"), quick=True
-    )
+    options = Options(reference=str(official_copy), allow_modified_reference=True, only=("files", "losses"), quick=True)
     result = run(options)
     assert result.doctor == [UNSOUND]
     assert {c.id for c in result.checks if c.status == "diverged"} == {"files.identity", "losses.koleo"}
@@ -49,23 +45,20 @@ def test_an_edited_reference_goes_on_and_is_denied_parity(
 
 
 def test_an_edited_reference_that_cannot_step_is_still_compared(official_copy: Path) -> None:
-    """The self-check has one failed line with the exception; the losses are judged all the same."""
+    """The self-check has one failed line with the exception; the losses are judged, and the file denies parity."""
     path = official_copy / "dinov2/train/ssl_meta_arch.py"
     path.write_text(path.read_text().replace("loss_accumulator = 0", "raise RuntimeError('no step')", 1))
-    result = run(
-        Options(reference=str(official_copy), allow_modified_reference=True, only=("losses",), quick=True)
-    )
+    result = run(Options(reference=str(official_copy), allow_modified_reference=True, only=("losses",), quick=True))
     assert [(c.name, c.passed) for c in result.doctor] == [("doctor/step", False)]
     assert "no step" in result.doctor[0].note
-    assert {c.status for c in result.checks} == {"passed", "not_run"}
-    assert result.exit_code == 2
+    assert {c.status for c in result.checks if c.family == "losses"} == {"passed", "not_run"}
+    assert [c.id for c in result.checks if c.status == "diverged"] == ["files.identity"]
+    assert result.exit_code == 1
 
 
 @pytest.mark.parametrize("identity", ["modified", "mixed"])
 def test_only_verified_code_must_be_sound(identity: str) -> None:
     """What is not official's may itself be what fails; what is official's may not."""
-    from parity.results import ReferenceInfo
-
     info: dict[str, Any] = {"source": "path", "requested": "x", "location": "x", "version": "x"}
     require_sound([UNSOUND], ReferenceInfo(**info, identity=identity, files_total=1, files_verified=0))
     official = ReferenceInfo(**info, identity="verified", files_total=1, files_verified=1)
@@ -93,7 +86,7 @@ def test_the_result_says_what_was_asked_and_where(monkeypatch: pytest.MonkeyPatc
     assert result.options["recipes"] == ["vitl14"]
     assert (result.options["seeds"], result.options["quick"]) == (5, True)
     assert result.environment["torch"] == torch.__version__
-    assert result.environment["threads"] == str(torch.get_num_threads())
+    assert set(result.environment) >= {"python", "threads", "platform", "cpu"}
     assert (result.subject, result.reference.identity, result.exit_code) == ("port", "verified", 0)
 
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-import torch
 
 from parity.adapters.port import PortStack
 from parity.checks import CHECKS, Check, Context, run_check
@@ -17,9 +16,6 @@ from parity.recipes import RECIPES, SMALL_ARCHITECTURES
 from parity.results import CheckResult, Comparison, ReferenceInfo
 
 __all__ = ["Change", "Fork", "assert_no_alarm", "assert_seen", "check", "fork", "port"]
-
-# Tensors this small are slower on several threads, many times so on a busy machine.
-torch.set_num_threads(1)
 
 Change = Callable[[pytest.MonkeyPatch], None]
 """Changes code of `port` for one test; official code runs none of it, so that only the subject changes."""

@@ -17,15 +17,23 @@ from parity.recipes import RECIPES
 from port import step
 from port.losses import DINOLoss, KoLeoLoss, centering, iBOTPatchLoss
 from port.models import attention, block, vision_transformer
+from port.optim import apply_optim_scheduler
 from port.ssl_meta_arch import SSLMetaArch, TeacherTargets
 from port.student_teacher import StudentTeacher
 
 MAIN = ("default", "vitl14", "vitg14")
-VARIANTS = tuple(r.name for r in RECIPES if r.is_variant and not r.heavy and not r.since)
+VARIANTS = (
+    "default-no-local",
+    "default-unmasked",
+    "default-batch1",
+    "default-plain",
+    "vitl14-shared",
+    "vitl14-unmasked",
+)
 PARTS = ("losses", "gradients", "clipped_gradients", "parameters", "teacher", "centers")
 
 
-@pytest.mark.parametrize("recipe", MAIN)
+@pytest.mark.parametrize("recipe", MAIN[:2])
 def test_the_reference_equals_itself(official_stack: OfficialStack, recipe: str) -> None:
     """Every tensor of a step of official `do_train`, bit for bit."""
     result = check(official_stack, official_stack, "gradients.step", recipe)
@@ -35,7 +43,7 @@ def test_the_reference_equals_itself(official_stack: OfficialStack, recipe: str)
 
 @pytest.mark.parametrize("recipe", [*MAIN, *VARIANTS])
 def test_port_passes(official_stack: OfficialStack, recipe: str) -> None:
-    """Under each recipe and variant: losses, gradients, weights, teacher, centres, rates and images."""
+    """Every tensor, rate and image count, under each recipe and the variants whose branches differ most."""
     result = check(official_stack, port(), "gradients.step", recipe)
     assert_no_alarm(result)
     assert result.bitwise_equal == result.compared
@@ -184,10 +192,10 @@ def _centre_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The targets of a batch are centred with its own mean."""
     center = centering.CenteredLoss.softmax_center_teacher
 
-    def faulty(self: Any, output: Tensor, temp: float) -> Tensor:
+    def faulty(self: Any, output: Tensor, teacher_temp: float) -> Tensor:
         kept = self.center.clone()
         self.update_center(output)
-        targets = center(self, output, temp)
+        targets = center(self, output, teacher_temp)
         self.center = kept
         return targets
 
@@ -198,7 +206,8 @@ def _unmasked_student(monkeypatch: pytest.MonkeyPatch) -> None:
     features = SSLMetaArch._student_features
 
     def faulty(self: Any, batch: Any) -> Any:
-        return features(self, {**batch, "collated_masks": torch.zeros_like(batch["collated_masks"])})
+        unmasked: Any = {**batch, "collated_masks": torch.zeros_like(batch["collated_masks"])}
+        return features(self, unmasked)
 
     monkeypatch.setattr(SSLMetaArch, "_student_features", faulty)
 
@@ -216,9 +225,7 @@ def _one_step_late(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _adam_eps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "parity.adapters.port.build_optimizer", lambda cfg, groups: torch.optim.AdamW(groups, eps=1e-6)
-    )
+    monkeypatch.setattr("parity.adapters.port.build_optimizer", lambda cfg, groups: torch.optim.AdamW(groups, eps=1e-6))
 
 
 def _plain_adam(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,8 +271,9 @@ def test_a_faulty_step_is_seen(
 
 
 def _trained_last_layer(monkeypatch: pytest.MonkeyPatch) -> None:
-    apply = step.apply_optim_scheduler
-    monkeypatch.setattr(step, "apply_optim_scheduler", lambda optimizer, lr, wd, _: apply(optimizer, lr, wd, lr))
+    monkeypatch.setattr(
+        step, "apply_optim_scheduler", lambda optimizer, lr, wd, _: apply_optim_scheduler(optimizer, lr, wd, lr)
+    )
 
 
 def test_a_last_layer_that_is_not_frozen_is_seen(
@@ -310,8 +318,8 @@ def test_one_head_for_both_losses_is_an_error(official_stack: OfficialStack) -> 
     assert "student.ibot_head" in result.reason
 
 
-def test_a_part_that_is_not_offered_is_missing(official_stack: OfficialStack) -> None:
-    """A step without clipped gradients has not shown that it clips."""
+def test_a_part_that_is_not_offered_is_listed(official_stack: OfficialStack) -> None:
+    """A step without clipped gradients has not shown that it clips: the rest is judged, and the report says so."""
 
     def training_step(config: DictConfig, *args: Any) -> dict[str, dict[str, Any]]:
         result = port().training_step(config, *args)
@@ -319,8 +327,32 @@ def test_a_part_that_is_not_offered_is_missing(official_stack: OfficialStack) ->
         return result
 
     result = check(official_stack, fork(training_step=training_step), "gradients.step", "default")
-    assert_seen(result, "^generic/clipped_gradients/backbone.cls_token$")
-    assert {c.name.split("/")[0] for c in result.diverged} == {"generic", "applied"}
+    assert result.status == "passed"
+    assert result.reason == "training_step returns no clipped_gradients, hyperparameters"
+    assert not any("clipped" in c.name or c.name.startswith("applied") for c in result.comparisons)
+
+
+def test_a_tensor_missing_from_a_part_is_a_failure(official_stack: OfficialStack) -> None:
+    """Offering gradients is offering all of them."""
+
+    def training_step(config: DictConfig, *args: Any) -> dict[str, dict[str, Any]]:
+        result = port().training_step(config, *args)
+        del result["gradients"]["backbone.cls_token"]
+        return result
+
+    result = check(official_stack, fork(training_step=training_step), "gradients.step", "default")
+    assert_seen(result, "^generic/gradients/backbone.cls_token$")
+
+
+def test_a_step_without_losses_and_gradients_is_an_error(official_stack: OfficialStack) -> None:
+    """Nothing is left to judge a step by."""
+
+    def training_step(config: DictConfig, *args: Any) -> dict[str, dict[str, Any]]:
+        return {"teacher": port().training_step(config, *args)["teacher"]}
+
+    result = check(official_stack, fork(training_step=training_step), "gradients.step", "default")
+    assert result.status == "error"
+    assert "training_step returned teacher; expected losses or gradients" in result.reason
 
 
 class Rewritten(Fork):
@@ -385,7 +417,7 @@ def test_a_rewritten_step_raises_no_alarm(
     assert result.bitwise_equal < result.compared
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_crops_in_small_batches_raise_no_alarm(
     official_stack: OfficialStack, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:

@@ -157,14 +157,14 @@ def _sinkhorn(iterations: int = 3, columns_first: bool = False, scale: float = 1
         for _ in range(iterations):
             for axis in (1, 0) if columns_first else (0, 1):
                 q = q / q.sum(axis, keepdim=True) / q.shape[1 - axis]
-        return q * q.shape[0] if not columns_first else q * q.shape[0]
+        return q * q.shape[0]
 
     return assign
 
 
 def _only_dino(faulty: Any) -> Any:
-    return lambda kind, logits, temp: faulty(kind, logits, temp) if kind == "ibot" else port().sinkhorn(
-        kind, logits, temp
+    return lambda kind, logits, temp: (
+        faulty(kind, logits, temp) if kind == "ibot" else port().sinkhorn(kind, logits, temp)
     )
 
 
@@ -200,11 +200,11 @@ def _applied_early(monkeypatch: pytest.MonkeyPatch) -> None:
     """Centre a batch with a centre that already holds it."""
     target = centering.CenteredLoss.softmax_center_teacher
 
-    def faulty(self: Any, output: Tensor, temp: float) -> Tensor:
+    def faulty(self: Any, output: Tensor, teacher_temp: float) -> Tensor:
         kept = self.center.clone()
         self.apply_center_update()
         self.update_center(output)
-        targets = target(self, output, temp)
+        targets = target(self, output, teacher_temp)
         self.center, self.updated = kept, True
         return targets
 
@@ -216,9 +216,9 @@ def _not_applied(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _added(monkeypatch: pytest.MonkeyPatch) -> None:
-    def faulty(self: Any, output: Tensor, temp: float) -> Tensor:
+    def faulty(self: Any, output: Tensor, teacher_temp: float) -> Tensor:
         self.apply_center_update()
-        return torch.softmax((output + self.center) / temp, dim=-1)
+        return torch.softmax((output + self.center) / teacher_temp, dim=-1)
 
     monkeypatch.setattr(centering.CenteredLoss, "softmax_center_teacher", faulty)
 
@@ -254,7 +254,8 @@ def test_port_itself_must_keep_every_bit(official_stack: OfficialStack, monkeypa
         for _ in range(n_iterations):
             q = q / (q.sum(1, keepdim=True) * q.shape[0])
             q = q / (q.sum(0, keepdim=True) * n_samples)
-        return (q * n_samples).t()
+        assigned: Tensor = (q * n_samples).t()
+        return assigned
 
     for module in ("port.losses.dino", "port.losses.ibot"):
         monkeypatch.setattr(f"{module}.sinkhorn_knopp", one_division)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -165,7 +166,7 @@ def _counts(bins: torch.dtype = torch.float32, more: int = 0, rounded: bool = Fa
         edges = torch.linspace(ratios[0], ratios[1], masked + 1, dtype=bins).tolist()
         if bins is torch.float32:
             edges = list(torch.linspace(ratios[0], ratios[1], masked + 1))
-        drawn = [int(tokens * (a + (b - a) * random.random())) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        drawn = [int(tokens * (a + (b - a) * random.random())) for a, b in pairwise(edges)]
         return drawn + [0] * (rows - masked)
 
     return count
@@ -178,7 +179,7 @@ def _per_crop(rows: int, tokens: int, ratios: tuple[float, float], share: float)
 
 def _rounded_patches(rows: int, tokens: int, ratios: tuple[float, float], share: float) -> list[int]:
     edges = torch.linspace(*ratios, int(rows * share) + 1)
-    drawn = [round(float(tokens * random.uniform(a, b))) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    drawn = [round(float(tokens * random.uniform(a, b))) for a, b in pairwise(edges)]
     return drawn + [0] * (rows - len(drawn))
 
 

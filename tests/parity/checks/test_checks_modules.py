@@ -16,7 +16,7 @@ from parity import states
 from parity.adapters.official import OfficialStack
 from parity.checks.modules import load_weights
 from parity.errors import SubjectError
-from port.models import attention, block, dino_head, ffn, layers, position, vision_transformer
+from port.models import attention, block, dino_head, ffn, layers, patch_embed, position, vision_transformer
 
 MAIN = ("default", "vitl14", "vitg14")
 
@@ -87,9 +87,7 @@ def _rounded_subset(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _no_drop_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        block, "get_branges_scales", lambda x, ratio=0.0: (torch.randperm(len(x)).sort().values, 1.0)
-    )
+    monkeypatch.setattr(block, "get_branges_scales", lambda x, ratio=0.0: (torch.randperm(len(x)).sort().values, 1.0))
 
 
 def _scaled_twice(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,9 +144,7 @@ def _gates_swapped(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _post_norm(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        block.Block, "_ffn_residual", lambda self, x, groups=None: self.norm2(self.mlp(x))
-    )
+    monkeypatch.setattr(block.Block, "_ffn_residual", lambda self, x, groups=None: self.norm2(self.mlp(x)))
 
 
 TRAINED = "^backbone/packed, training/crop 0 "
@@ -192,7 +188,9 @@ def test_a_growing_drop_path_rate_is_seen(official_stack: OfficialStack) -> None
         config.student.drop_path_uniform = False
         return port().build_backbone(config)
 
-    assert_seen(check(official_stack, fork(build_backbone=build), "modules.backbone", "default", to_first=True), TRAINED)
+    assert_seen(
+        check(official_stack, fork(build_backbone=build), "modules.backbone", "default", to_first=True), TRAINED
+    )
 
 
 def _without_bias(config: DictConfig) -> nn.Module:
@@ -221,9 +219,7 @@ def _eps(value: float) -> Change:
 
 
 def _lengths_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        dino_head.WeightNormLinear, "weight", property(lambda self: F.normalize(self.weight_v, dim=1))
-    )
+    monkeypatch.setattr(dino_head.WeightNormLinear, "weight", property(lambda self: F.normalize(self.weight_v, dim=1)))
 
 
 def _tanh_gelus(self: Any, x: Tensor) -> Tensor:
@@ -316,7 +312,7 @@ def test_weights_of_other_shapes_or_names_are_refused() -> None:
     module = nn.Linear(2, 3)
     with pytest.raises(SubjectError, match=r"fork: weight has shape \(3, 2\), official has shape \(2, 3\) under"):
         load_weights(module, {"weight": torch.zeros(2, 3), "bias": torch.zeros(3)}, "fork")
-    with pytest.raises(SubjectError, match="fork: bias has shape .*, official has no tensor under 'bias'; give"):
+    with pytest.raises(SubjectError, match=r"fork: bias has shape .*, official has no tensor under 'bias'; give"):
         load_weights(module, {"weight": torch.zeros(3, 2)}, "fork")
     load_weights(module, {"weight": torch.ones(3, 2), "bias": torch.ones(3)}, "fork")
     assert float((module.weight.sum() + module.bias.sum()).detach()) == 9.0
@@ -354,9 +350,10 @@ def _linear_patches(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def forward(self: Any, x: Tensor) -> Tensor:
         patches = F.unfold(x, self.proj.kernel_size, stride=self.proj.stride).transpose(1, 2)
-        return patches @ self.proj.weight.flatten(1).t() + self.proj.bias
+        tokens: Tensor = patches @ self.proj.weight.flatten(1).t() + self.proj.bias
+        return tokens
 
-    monkeypatch.setattr(vision_transformer.PatchEmbed, "forward", forward)
+    monkeypatch.setattr(patch_embed.PatchEmbed, "forward", forward)
 
 
 class Flat(Fork):
