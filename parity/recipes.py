@@ -147,6 +147,13 @@ RECIPES: tuple[Recipe, ...] = (
         about="inside warm-up, last layer frozen by lr 0 (Q41)",
     ),
     Recipe(
+        "default-finished",
+        "vitl16_short",
+        _SMALL16,
+        iteration=120,
+        about="the step after the last: every schedule is at its final value (Q57)",
+    ),
+    Recipe(
         "default-plain",
         "vitl16_short",
         {

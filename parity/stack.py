@@ -92,6 +92,11 @@ CAPABILITIES: Mapping[str, Capability] = {
         "nested mapping of the default configuration, with official's keys",
         "dinov2/configs/ssl_default_config.yaml",
     ),
+    "recipe_configs": Capability(
+        "recipe_configs()",
+        "{recipe name: nested mapping with official's keys}: vitl16_short, vitl14 and vitg14 as they resolve",
+        "dinov2/configs/train/vitl16_short.yaml, vitl14.yaml, vitg14.yaml",
+    ),
     "parameter_groups": Capability(
         "parameter_groups(config, iterations: list[int])",
         "{iteration: {official parameter name: {'lr': float, 'weight_decay': float, and optionally "

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import ast
 import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from parity.adapters.port import PortStack
 from parity.errors import SubjectError, origin
+from parity.guard import GuardedSubject, Namespace
 from parity.recipes import SMALL_ARCHITECTURES
-from parity.reference.loader import PACKAGE
 from parity.stack import CAPABILITIES, capabilities_of
 
 __all__ = ["BUILT_IN", "open_subject"]
@@ -28,15 +25,13 @@ BUILT_IN: Mapping[str, str] = {
     "document": "migrations.document:DocumentStack",
 }
 _FILE_MODULE = "parity_subject"
-_RESERVED = (
-    "is the reference here, which would be compared with itself; give your fork's package another name, or load it "
-    "under one"
-)
 
 
 @contextmanager
 def open_subject(spec: str) -> Iterator[Any]:
     """Give the stack that `--subject` names; modules that loading it imported from its folder are forgotten after.
+
+    A user's stack comes guarded, see `parity.guard`: its own package may be called `dinov2`.
 
     Args:
         spec: `port`, `legacy`, `document`, a path ending in `.py`, or `MODULE:ATTR`. In a file or module the
@@ -51,10 +46,11 @@ def open_subject(spec: str) -> Iterator[Any]:
         module, attribute = BUILT_IN[spec].split(":")
         yield getattr(importlib.import_module(module), attribute)(architectures=SMALL_ARCHITECTURES)
     elif spec.endswith(".py"):
-        with _file(Path(spec)) as module_object:
-            yield _stack(module_object, spec)
+        namespace = Namespace()
+        with _file(Path(spec), namespace) as module_object:
+            yield _stack(module_object, spec, namespace)
     elif ":" in spec:
-        yield _attribute(spec)
+        yield _attribute(spec, Namespace())
     else:
         raise SubjectError(
             f"unknown subject {spec!r}, expected port, legacy, document, a FILE.py or MODULE:ATTR; "
@@ -63,7 +59,7 @@ def open_subject(spec: str) -> Iterator[Any]:
 
 
 @contextmanager
-def _file(path: Path) -> Iterator[ModuleType]:
+def _file(path: Path, namespace: Namespace) -> Iterator[ModuleType]:
     """Import a file with its own folder on the path, as `python FILE.py` would."""
     if not path.is_file():
         raise SubjectError(f"subject {path} does not exist or is no file; give the path of an adapter file")
@@ -75,9 +71,8 @@ def _file(path: Path) -> Iterator[ModuleType]:
     sys.modules[_FILE_MODULE] = module
     sys.path.insert(0, folder)
     try:
-        with _official_hidden():
+        with namespace.active():
             _guarded(lambda: spec.loader.exec_module(module), str(path))
-        _refuse_later_imports(module, str(path))
         yield module
     finally:
         sys.path.remove(folder) if folder in sys.path else None
@@ -85,74 +80,33 @@ def _file(path: Path) -> Iterator[ModuleType]:
             del sys.modules[name]
 
 
-class _OfficialRefused(MetaPathFinder):
-    """Lets nothing called `dinov2` be imported: the name belongs to the reference while it is open."""
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        if fullname.partition(".")[0] != PACKAGE:
-            return None
-        raise ImportError(f"{fullname} {_RESERVED}")
-
-
-@contextmanager
-def _official_hidden() -> Iterator[None]:
-    """Keep the reference out of a subject that imports `dinov2`, as a fork that kept the name does."""
-    taken = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] == PACKAGE}
-    finder = _OfficialRefused()
-    sys.meta_path.insert(0, finder)
-    try:
-        yield
-    finally:
-        sys.meta_path[:] = [other for other in sys.meta_path if other is not finder]
-        sys.modules.update(taken)
-
-
-def _refuse_later_imports(module: ModuleType, spec: str) -> None:
-    """Refuse an adapter whose functions import `dinov2` when called: they would be given the reference.
-
-    Raises:
-        SubjectError: it has such an import, with its line.
-    """
-    try:
-        tree = ast.parse(inspect.getsource(module))
-    except (OSError, TypeError, SyntaxError):  # no Python source to read
-        return
-    for node in ast.walk(tree):
-        if not isinstance(node, ast.Import | ast.ImportFrom):
-            continue
-        absolute = [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
-        for name in [alias.name for alias in node.names] if isinstance(node, ast.Import) else absolute:
-            if name.partition(".")[0] == PACKAGE:
-                raise SubjectError(f"subject {spec} imports {name} in line {node.lineno}; that {_RESERVED}")
-
-
 def _lives_in(module: ModuleType, folder: str) -> bool:
     file = getattr(module, "__file__", None)
     return isinstance(file, str) and Path(file).resolve().is_relative_to(folder)
 
 
-def _attribute(spec: str) -> Any:
+def _attribute(spec: str, namespace: Namespace) -> Any:
     module_name, _, attribute = spec.partition(":")
-    with _official_hidden():
+    with namespace.active():
         module = _guarded(lambda: importlib.import_module(module_name), spec)
-    _refuse_later_imports(module, spec)
     if not attribute:
-        return _stack(module, spec)
+        return _stack(module, spec, namespace)
     if not hasattr(module, attribute):
         raise SubjectError(f"subject {spec}: module {module_name} has no attribute {attribute!r}")
-    return _usable(getattr(module, attribute), spec)
+    return _usable(getattr(module, attribute), spec, namespace)
 
 
-def _stack(module: ModuleType, spec: str) -> Any:
+def _stack(module: ModuleType, spec: str, namespace: Namespace) -> GuardedSubject:
     """The module's `stack`, or the module itself."""
-    return _usable(getattr(module, "stack", module), spec)
+    return _usable(getattr(module, "stack", module), spec, namespace)
 
 
-def _usable(found: Any, spec: str) -> Any:
+def _usable(found: Any, spec: str, namespace: Namespace) -> GuardedSubject:
     """Instantiate a class, and refuse what offers nothing."""
-    stack = _guarded(found, spec) if inspect.isclass(found) else found
+    if inspect.isclass(found):
+        with namespace.active():
+            found = _guarded(found, spec)
+    stack = GuardedSubject(found, namespace)
     if not capabilities_of(stack):
         raise SubjectError(
             f"subject {spec} offers none of the capabilities {', '.join(CAPABILITIES)}; define at least one as a "

@@ -33,6 +33,7 @@ NOT_OFFERED: dict[str, str] = {
     "softmax_center": _UNCHANGED,
     "schedules": _UNCHANGED,
     "default_config": "its new flags belong to an argument parser whose names are not official's",
+    "recipe_configs": "it mixes two official recipes: decay 0.9 is vitl16_short's, Sinkhorn and SwiGLU are vitl14's",
     "build_backbone": _UNCHANGED,
     "build_head": _UNCHANGED,
     "init_state": _UNCHANGED,

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cached_property, partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from parity.adapters.common import SCHEDULES, centered_targets, optimizer_rows, recorded_counts
+from parity.adapters.official_build import RealNumbers, architecture
 from parity.adapters.official_step import collate_of_official_training, run_official_step
 from parity.names import canonical
 from parity.reference import Reference
@@ -41,7 +40,7 @@ class OfficialStack:
         transformer = reference.module("models.vision_transformer")
         for name, sizes in architectures.items():
             if not hasattr(transformer, name):
-                setattr(transformer, name, _architecture(transformer, reference.module("layers"), sizes))
+                setattr(transformer, name, architecture(transformer, reference.module("layers"), sizes))
 
     @property
     def root(self) -> Path:
@@ -143,11 +142,17 @@ class OfficialStack:
         """`dinov2/configs/ssl_default_config.yaml`, as a nested dict."""
         return OmegaConf.to_container(self._reference.module("configs").dinov2_default_config)
 
+    def recipe_configs(self) -> dict[str, Any]:
+        """`dinov2/configs/train/*.yaml` over the defaults; empty where the reference has none, as PyPI's wheel."""
+        load = self._reference.module("configs").load_and_merge_config
+        folder = self.root / "dinov2" / "configs" / "train"
+        return {path.stem: OmegaConf.to_container(load(f"train/{path.stem}")) for path in sorted(folder.glob("*.yaml"))}
+
     def parameter_groups(self, config: DictConfig, iterations: Sequence[int]) -> dict[int, dict[str, dict[str, Any]]]:
         """Effective lr and wd of every parameter: official groups under official schedules."""
         train = self._reference.module("train.train")
         scaled = self._scaled(config)
-        with torch.device("meta"), _RealNumbers():
+        with torch.device("meta"), RealNumbers():
             model = self._reference.module("train.ssl_meta_arch").SSLMetaArch(scaled)
         optimizer = train.build_optimizer(scaled, model.get_params_groups())
         schedules = train.build_schedulers(scaled)
@@ -207,38 +212,6 @@ class OfficialStack:
         scaled = self._reference.module("utils.config").apply_scaling_rules_to_cfg(self._official(config))
         assert isinstance(scaled, DictConfig)
         return scaled
-
-
-class _RealNumbers(TorchFunctionMode):
-    """Lets `torch.linspace` give numbers while modules are built on the meta device.
-
-    April 2023's `dinov2/models/vision_transformer.py` reads its drop path rates with `.item()`.
-    """
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        options = dict(kwargs or {})
-        if func is torch.linspace:
-            options.setdefault("device", "cpu")
-        return func(*args, **options)
-
-
-def _architecture(transformer: ModuleType, layers: ModuleType, sizes: Architecture) -> Callable[..., nn.Module]:
-    """A constructor of the given sizes beside official's own (`dinov2/models/vision_transformer.py:341`)."""
-    build: Callable[..., nn.Module] = partial(
-        transformer.DinoVisionTransformer,
-        embed_dim=sizes.embed_dim,
-        depth=sizes.depth,
-        num_heads=sizes.num_heads,
-        mlp_ratio=sizes.mlp_ratio,
-        block_fn=partial(layers.NestedTensorBlock, attn_class=layers.MemEffAttention),
-    )
-    return build
 
 
 def _tensor(value: Any) -> Tensor:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from parity.adapters.common import SCHEDULES, centered_targets, moments, optimizer_rows, recorded_counts, state_parts
-from port.config import apply_scaling_rules, default_config
+from port.config import RECIPES, apply_scaling_rules, default_config, load_recipe
 from port.data import MaskingGenerator, collate_data_and_cast
 from port.data.masking import max_num_patches
 from port.losses import DINOLoss, KoLeoLoss, iBOTPatchLoss
@@ -117,6 +117,10 @@ class PortStack:
     def default_config(self) -> Any:
         """`port.config.default_config`, as a nested dict."""
         return OmegaConf.to_container(default_config())
+
+    def recipe_configs(self) -> dict[str, Any]:
+        """`port/configs/*.yaml` over the defaults."""
+        return {name: OmegaConf.to_container(load_recipe(name)) for name in RECIPES}
 
     def parameter_groups(self, config: DictConfig, iterations: Sequence[int]) -> dict[int, dict[str, dict[str, Any]]]:
         """Effective lr and weight decay of every parameter at the given iterations."""

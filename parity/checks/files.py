@@ -19,7 +19,8 @@ def _identity(context: Context) -> Iterator[Observation]:
     subject equals *official* code, never that it equals an edited copy.
     """
     files = read_files(context.reference.root)
-    modified = {file.path: file for file in identify(files).modified}
+    identity = identify(files)
+    modified = {file.path: file for file in identity.modified}
     for path, data in files.items():
         edited = modified.get(path)
         yield Comparison(
@@ -31,6 +32,10 @@ def _identity(context: Context) -> Iterator[Observation]:
             subject=blob_id(data)[:12],
             note="" if edited is None else edited.text(),
         )
+    if identity.identity == "mixed":
+        remarks = "; ".join(identity.remarks)
+        yield Comparison("one commit", "T0", False, False, reference="one", subject="several", note=remarks)
+        yield Finding("reference", f"official files of different commits stand side by side: {remarks}", "", "dinov2/")
     for file in modified.values():
         yield Finding(
             "reference",

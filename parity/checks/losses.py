@@ -14,6 +14,7 @@ from parity.checks.base import Check, Context, Observation
 from parity.compare import exact
 from parity.judge import Computation, Inputs, Judge
 from parity.results import Finding
+from parity.stack import claims_bitwise
 
 __all__ = ["CHECKS"]
 
@@ -101,7 +102,12 @@ def _koleo(context: Context) -> Iterator[Observation]:
         "one crop": generic[:1],
         "a duplicate": torch.cat((generic, generic[:1])),
         "near zero": generic * 1e-9,
+        # Two crops with a negative product: each is the other's neighbour only while the diagonal is filled below it.
+        "far apart": torch.stack((generic[0], -0.5 * generic[0] + 0.9 * generic[1])),
     }
+    if claims_bitwise(context.subject):
+        # Opposite crops tie with the diagonal, filled with -1 (Q4); rounding decides, so only equal bits can be asked.
+        cases["opposite"] = torch.stack((generic[0], -generic[0]))
     for name, tokens in cases.items():
 
         def compute(stack: Any, given: Inputs) -> dict[str, Tensor]:

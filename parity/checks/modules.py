@@ -114,6 +114,9 @@ def _backbone(context: Context) -> Iterator[Observation]:
     mask = torch.rand(4, side * side, generator=torch.Generator().manual_seed(1)) < 0.4
     globals_, locals_ = states.images((4, 3, size, size), 1), states.images((6, 3, local, local), 2)
     oblong = states.images((2, 3, size - patch, size + 2 * patch), 3)
+    # As many patches as the square grid in another shape: positions must be interpolated all the same.
+    rows = next(rows for rows in range(side - 1, 0, -1) if side * side % rows == 0)
+    reshaped = states.images((2, 3, rows * patch, side * side // rows * patch), 4)
     rate = config.student.drop_path_rate
     cases: Sequence[tuple[str, dict[str, Tensor], bool, bool, float]] = (
         ("packed, training", {"crop 0": globals_, "crop 1": locals_, "mask": mask}, True, True, rate),
@@ -122,6 +125,7 @@ def _backbone(context: Context) -> Iterator[Observation]:
         ("tensor, drop path 0.05", {"crop 0": globals_}, True, False, 0.05),
         ("tensor, evaluation", {"crop 0": globals_}, False, False, rate),
         ("tensor, oblong", {"crop 0": oblong}, False, False, rate),
+        ("tensor, same count", {"crop 0": reshaped}, False, False, rate),
         ("tensor, one patch", {"crop 0": globals_[:, :, :patch, :patch].contiguous()}, False, False, rate),
     )
     for name, crops, training, as_list, drop in cases[:3] if context.quick else cases:

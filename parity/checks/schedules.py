@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from parity.attribution.schedules import attribute_schedules
-from parity.checks.base import Check, Context, Observation
+from parity.checks.base import Check, Context, NotRunError, Observation
 from parity.compare import exact, missing
 from parity.results import Comparison
 from parity.stack import claims_bitwise
@@ -61,13 +61,29 @@ def _blocks(name: str, reference: np.ndarray, subject: np.ndarray, *, bitwise: b
 
 def _defaults(context: Context) -> Iterator[Observation]:
     """Every key of official's default configuration has official's value."""
-    reference = dict(_leaves(context.reference.default_config()))
-    subject = dict(_leaves(context.subject.default_config()))
-    for key, value in reference.items():
-        if key in subject:
-            yield exact(f"default/{key}", value, subject[key])
+    yield from _same_keys("default", context.reference.default_config(), context.subject.default_config())
+
+
+def _recipes(context: Context) -> Iterator[Observation]:
+    """Every key of official's training recipes has official's value."""
+    reference, subject = context.reference.recipe_configs(), context.subject.recipe_configs()
+    if not reference:
+        raise NotRunError(f"{context.reference_info.version} has no configs/train; use --reference github or a folder")
+    for name, config in reference.items():
+        if name in subject:
+            yield from _same_keys(name, config, subject[name])
         else:
-            yield missing(f"default/{key}", in_subject=False)
+            yield missing(name, in_subject=False)
+
+
+def _same_keys(name: str, reference: Mapping[str, Any], subject: Mapping[str, Any]) -> Iterator[Comparison]:
+    """Compare what official has; keys of the subject's own are its business."""
+    mine = dict(_leaves(subject))
+    for key, value in _leaves(reference):
+        if key in mine:
+            yield exact(f"{name}/{key}", value, mine[key])
+        else:
+            yield missing(f"{name}/{key}", in_subject=False)
 
 
 def _leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -100,5 +116,17 @@ CHECKS = (
         ("dinov2/configs/ssl_default_config.yaml",),
         ("default_config",),
         _defaults,
+    ),
+    Check(
+        "schedules.recipes",
+        "L1",
+        "every key and value of official's training recipes",
+        (
+            "dinov2/configs/train/vitl16_short.yaml",
+            "dinov2/configs/train/vitl14.yaml",
+            "dinov2/configs/train/vitg14.yaml",
+        ),
+        ("recipe_configs",),
+        _recipes,
     ),
 )

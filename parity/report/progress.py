@@ -20,7 +20,7 @@ Advance = Callable[[str, int, int], None]
 @contextmanager
 def progress() -> Iterator[Advance]:
     """Give a callable `(check, done, total)` that shows the check about to run."""
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():
         yield _lines()
         return
     with _bar() as advance:

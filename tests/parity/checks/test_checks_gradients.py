@@ -258,7 +258,7 @@ def _plain_adam(monkeypatch: pytest.MonkeyPatch) -> None:
         (_decayed_biases, "parameters/.*bias", "default"),
         (_one_step_late, "losses/", "default"),
         (_adam_eps, "parameters/", "default"),
-        (_plain_adam, "parameters/", "default"),
+        (_plain_adam, "exp_avg/", "default"),
     ],
 )
 def test_a_faulty_step_is_seen(
