@@ -150,8 +150,8 @@ def run(options: Options, progress: ProgressCallback | None = None) -> RunResult
 
 
 def _with_identity(planned: list[Planned], info: ReferenceInfo) -> list[Planned]:
-    """Put the identity of an edited reference first, whatever `--only` names: else the edit could pass as parity."""
-    if info.identity != "modified" or any(item.check.family == "files" for item in planned):
+    """Put the identity of a reference that is not official first, whatever `--only` names: else it could pass."""
+    if info.identity == "verified" or any(item.check.family == "files" for item in planned):
         return planned
     return [*(Planned(check, None) for check in CHECKS if check.family == "files"), *planned]
 
