@@ -8,6 +8,12 @@ from parity.results import CheckResult, Finding, ReferenceInfo
 
 __all__ = ["attribute_modified_reference"]
 
+_FOLDERS = {
+    "modules": ("dinov2/layers", "dinov2/models"),
+    "gradients": ("dinov2/layers", "dinov2/models", "dinov2/loss", "dinov2/train", "dinov2/utils"),
+}
+"""Folders that a family runs without its checks naming each file."""
+
 _FILE = re.compile(r"dinov2/[\w/]+\.(?:py|yaml)")
 
 
@@ -42,12 +48,9 @@ def attribute_modified_reference(info: ReferenceInfo, results: list[CheckResult]
 
 
 def _runs(result: CheckResult, path: str) -> bool:
-    """Whether a check executes a file: it names the file, or is the whole step, which runs most of them."""
+    """Whether a check executes a file: it names the file, or is one of those that run whole folders."""
     named = {match.group() for text in result.official for match in _FILE.finditer(text)}
-    folder = path.rsplit("/", 1)[0]
-    return path in named or (
-        result.family in ("gradients", "modules") and folder in ("dinov2/layers", "dinov2/models", "dinov2/loss")
-    )
+    return path in named or path.rsplit("/", 1)[0] in _FOLDERS.get(result.family, ())
 
 
 def _note_unseen(results: list[CheckResult], path: str, touched: list[CheckResult]) -> None:

@@ -64,6 +64,17 @@ EDITS = (
         "pass\n            opt",
         "gradients.step[default]",
     ),
+    Edit("loss/koleo_loss.py", ".fill_(-1)", ".fill_(0)", "losses.koleo"),
+    Edit("models/vision_transformer.py", "npatch == N and w == h", "npatch == N", "modules.backbone[default]"),
+    Edit("train/train.py", "betas=(cfg.optim.adamw_beta1,", "betas=(0.8,", "gradients.step[default]"),
+    Edit("data/collate.py", "collated_local_crops.to(dtype)", "collated_local_crops", "collate.batch[default]"),
+    Edit(
+        "train/train.py",
+        "mask_probability=cfg.ibot.mask_sample_probability",
+        "mask_probability=0.5",
+        "collate.batch[default-unmasked]",
+    ),
+    Edit("utils/utils.py", "return self.final_value", "return self.schedule[-1]", "gradients.step[default-finished]"),
 )
 HARMLESS = Edit("data/masking.py", "        # Overlap", "        # overlap", "masks.bitwise")
 
@@ -80,13 +91,13 @@ def edited(root: Path, edit: Edit) -> int:
 
 
 def compare(root: Path, check: str) -> RunResult:
-    """Run the family of a check against an edited copy, with permission."""
+    """Run the family of a check against an edited copy, with permission; its identity is checked unasked."""
     family = check.split(".")[0]
     options = Options(
         reference=str(root),
         allow_modified_reference=True,
-        recipes=("default",),
-        only=("files", family),
+        recipes=(check.partition("[")[2].rstrip("]") or "default",),
+        only=(family,),
         quick=True,
         seeds=400,
     )
@@ -136,3 +147,13 @@ def test_a_file_that_no_check_runs_is_said_to_be_unseen(official_copy: Path) -> 
     result = compare(official_copy, edit.check)
     files = named(result, "files.identity")
     assert any("no check of this run executes it" in f.sentence for f in files.findings)
+
+
+def test_a_reference_that_ends_the_process_is_no_parity(official_copy: Path) -> None:
+    """`sys.exit(0)` in an edited file is an error with its line, never a silent exit 0."""
+    path = official_copy / "dinov2" / "loss" / "koleo_loss.py"
+    path.write_text(path.read_text() + "\nimport sys\nsys.exit(0)\n")
+    result = compare(official_copy, "losses.koleo")
+    assert named(result, "losses.koleo").status == "error"
+    assert "SystemExit" in named(result, "losses.koleo").reason
+    assert result.exit_code == 1

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from parity.errors import SubjectError
 from parity.judge import Inputs, Judge, in_float64, perturbed, promoted
 from parity.results import Comparison
 
@@ -228,3 +229,39 @@ def test_double_precision_runs_under_the_oracle() -> None:
     result = in_float64(lambda _, given: {"y": given["x"].float() / 3}, None, {"x": torch.ones(1)})
     assert result["y"].dtype is torch.float64
     assert float(result["y"]) == 1 / 3
+
+
+def test_a_subject_that_spoils_its_inputs_spoils_nothing_else() -> None:
+    """The reference's next run gets what it got before: an in-place operation is the subject's own affair."""
+    seen: list[float] = []
+
+    def compute(stack: str, given: Inputs) -> dict[str, Tensor]:
+        if stack == "reference":
+            seen.append(float(given["x"].double().sum()))
+        else:
+            given["x"].zero_()
+        return {"y": given["x"] * 2.0}
+
+    results = list(Judge("reference", "subject")("spoilt", compute, {"x": torch.ones(3)}))
+    assert not any(c.passed for c in results)
+    assert seen == pytest.approx([3.0] * len(seen), abs=1e-6)
+
+
+def test_numbers_and_arrays_are_results_too() -> None:
+    """A loss given as a Python number is compared as the tensor that it is."""
+
+    def compute(stack: str, given: Inputs) -> dict[str, Any]:
+        value = float(given["x"].sum())
+        return {"y": given["x"].sum() if stack == "reference" else torch.tensor(value, dtype=given["x"].dtype).numpy()}
+
+    assert all(c.passed for c in Judge("reference", "subject")("numbers", compute, {"x": torch.ones(3)}))
+
+
+def test_another_type_of_result_is_named() -> None:
+    """A list is no tensor; the message says whose it is and what was expected."""
+
+    def compute(stack: str, given: Inputs) -> dict[str, Any]:
+        return {"y": given["x"] if stack == "reference" else [1.0]}
+
+    with pytest.raises(SubjectError, match="returned a list for y, expected a tensor"):
+        list(Judge("reference", "subject")("lists", compute, {"x": torch.ones(3)}))
