@@ -78,3 +78,13 @@ def test_commands() -> None:
     arguments.known_command("--help", ["run"])
     with pytest.raises(UsageError, match=r"did you mean 'run'\?"):
         arguments.known_command("runn", ["run"])
+
+
+def test_a_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shell leaves the tilde of `--reference=~/x` alone, so the folder is looked for below HOME."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    (tmp_path / "x").mkdir()
+    assert arguments.reference_source("~/x") == "~/x"
+    with pytest.raises(argparse.ArgumentTypeError, match="or a folder that exists"):
+        arguments.reference_source("~/y")

@@ -172,3 +172,16 @@ def test_families_are_distinct_and_in_order_of_cost() -> None:
     """Files first, whole steps last."""
     assert len(set(FAMILIES)) == len(FAMILIES)
     assert (FAMILIES[0], FAMILIES[-1]) == ("files", "gradients")
+
+
+@pytest.mark.parametrize(("yielded", "status"), [((), "error"), ((FAR,), "diverged"), ((EQUAL,), "error")])
+def test_an_exit_after_some_comparisons_keeps_what_they_showed(yielded: tuple[Observation, ...], status: str) -> None:
+    """What had diverged stays a divergence, what had passed is no pass, and the reason is the exit."""
+
+    def run(context: Context) -> Iterator[Observation]:
+        yield from yielded
+        raise SystemExit(0)
+
+    result = _run(run)
+    assert result.status == status
+    assert result.reason.startswith("fork: SystemExit: 0 at ")

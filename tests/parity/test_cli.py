@@ -392,3 +392,55 @@ def test_pipes_get_the_width_that_is_asked_for(width: str) -> None:
     lines = done.stdout.decode().splitlines()
     assert [line for line in lines[1:-1] if len(line) > int(width)] == []
     assert lines[0].startswith("reference: facebookresearch/dinov2 commit b8931f7")
+
+
+@pytest.mark.parametrize("error", [SystemExit(0), GeneratorExit(), BaseException("odd")])
+def test_nothing_that_is_raised_looks_like_a_verdict(
+    runner: Runner, capsys: pytest.CaptureFixture[str], error: BaseException
+) -> None:
+    """Python would end with 0 or 1 for these; here whatever leaves the run is 2, and stderr says what it was."""
+    runner.outcome = error
+    assert main(["run"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert type(error).__name__ in err
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [("run --only losses --quick", "line {}: `sys.exit(0)`"), ("doctor", "SystemExit: 0 at {path}:{}")],
+)
+def test_a_reference_that_exits_on_import_is_no_parity(
+    official_copy: Path, capsys: pytest.CaptureFixture[str], line: str, expected: str
+) -> None:
+    """`sys.exit(0)` at the end of an edited module ends neither command with 0, and its file and line are told."""
+    path = official_copy / "dinov2/train/ssl_meta_arch.py"
+    text = path.read_text() + "\nimport sys\nsys.exit(0)\n"
+    path.write_text(text)
+    assert main([*line.split(), "--reference", str(official_copy), "--allow-modified-reference"]) in (1, 2)
+    out, err = capsys.readouterr()
+    told = " ".join((out + err).split())
+    assert expected.format(text.count("\n"), path=path) in told
+
+
+@pytest.mark.parametrize("spelling", ["sub/../r", "link"])
+def test_two_spellings_of_one_report_are_refused(
+    runner: Runner, capsys: pytest.CaptureFixture[str], tmp_path: Path, spelling: str
+) -> None:
+    """Through `..` or through a link it is the same file, and the second report would replace the first."""
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "r")
+    assert main(["run", "--json", str(tmp_path / "r"), "--markdown", str(tmp_path / spelling)]) == 2
+    assert "name the same file" in capsys.readouterr().err
+    assert runner.given == []
+
+
+@pytest.mark.parametrize(("outcome", "code"), [(passing(), 0), (diverged(), 1)])
+def test_a_stdout_that_is_gone_keeps_the_exit_code(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], outcome: RunResult, code: int
+) -> None:
+    """Where Python has no stdout at all, the verdict is still the code, and stderr says that nothing was printed."""
+    runner.outcome = outcome
+    monkeypatch.setattr(sys, "stdout", None)
+    assert main(["run"]) == code
+    assert capsys.readouterr().err == "warning: stdout is closed, nothing could be printed\n"

@@ -217,3 +217,15 @@ def test_the_command_opens_what_the_options_name(monkeypatch: pytest.MonkeyPatch
     assert [c.name for c in doctor(Options(reference="pypi"))] == ["doctor/repeat"]
     assert seen["recipe"] == "default"
     assert (seen["root"] / "dinov2").is_dir()
+
+
+def test_a_reference_that_exits_is_one_failed_self_check(official_stack: OfficialStack) -> None:
+    """`sys.exit(0)` inside the step is told with its line; it neither ends the process nor passes."""
+
+    def leave(result: dict[str, dict[str, Any]], call: int) -> None:
+        raise SystemExit(0)
+
+    (only,) = examine(Altered(official_stack, leave), RECIPE)
+    assert (only.name, only.passed) == ("doctor/step", False)
+    assert only.note.startswith("the reference: SystemExit: 0 at ")
+    assert "test_doctor.py" in only.note

@@ -265,3 +265,14 @@ def test_another_type_of_result_is_named() -> None:
 
     with pytest.raises(SubjectError, match="returned a list for y, expected a tensor"):
         list(Judge("reference", "subject")("lists", compute, {"x": torch.ones(3)}))
+
+
+def test_a_python_number_is_judged_in_double_precision() -> None:
+    """A loss returned by `.item()` keeps the 53 bits that it has: right by size, it passes T1."""
+
+    def compute(stack: str, given: Inputs) -> dict[str, Any]:
+        value = (given["x"] / 3).sum()
+        return {"y": value if stack == "reference" else value.item()}
+
+    results = list(Judge("reference", "subject")("numbers", compute, {"x": torch.tensor([0.1, 0.7, 1.9])}))
+    assert [(c.tier, c.passed) for c in results] == [("T1", True), ("T2", True)]

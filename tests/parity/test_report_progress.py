@@ -51,3 +51,13 @@ def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = terminal.getvalue()
     assert "gradients.step[vitl14]" in shown
     assert "3/7" in shown
+
+
+def test_no_stderr_at_all_stops_nothing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Under `2>&-` Python has no stderr: every call is accepted, and nothing lands on stdout instead."""
+    monkeypatch.setattr(sys, "stderr", None)
+    monkeypatch.setattr(module, "SECONDS_BETWEEN_LINES", -1.0)
+    with progress() as advance:
+        advance("masks.block", 0, 1)
+        advance("done", 1, 1)
+    assert capsys.readouterr().out == ""

@@ -220,3 +220,24 @@ def test_an_adapter_that_raises_is_an_error_of_its_check_alone(tmp_path: Path) -
     assert "ValueError: not today" in check.reason
     assert "mine.py:2" in check.reason
     assert result.exit_code == 2
+
+
+def test_an_edited_reference_is_identified_whatever_is_asked_for(official_copy: Path) -> None:
+    """`--only losses` on an allowed edit that no loss runs still compares the files, and so denies parity."""
+    path = official_copy / "dinov2/data/masking.py"
+    path.write_text(path.read_text().replace("if delta > 0:", "if delta > 1:"))
+    result = run(Options(reference=str(official_copy), allow_modified_reference=True, only=("losses",), quick=True))
+    assert result.checks[0].id == "files.identity"
+    assert {c.family for c in result.checks} == {"files", "losses"}
+    assert [c.id for c in result.checks if c.status == "diverged"] == ["files.identity"]
+    assert result.exit_code == 1
+
+
+def test_a_module_that_exits_on_import_is_located(official_copy: Path) -> None:
+    """`sys.exit(0)` in an edited module that opening imports is one error with its line, not an exit."""
+    path = official_copy / "dinov2/__init__.py"
+    path.write_text(path.read_text() + "\nimport sys\nsys.exit(0)\n")
+    options = Options(reference=str(official_copy), allow_modified_reference=True, only=("losses",), quick=True)
+    with pytest.raises(ReferenceSourceError, match=r"cannot be imported: .*SystemExit: 0 at .*__init__\.py:") as caught:
+        run(options)
+    assert "\n" not in str(caught.value)

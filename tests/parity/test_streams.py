@@ -83,3 +83,16 @@ def test_consoles_never_write_to_their_stream(monkeypatch: pytest.MonkeyPatch) -
     with console.capture() as capture:
         console.print("text")
     assert (capture.get(), console.width) == ("text\n", 123)
+
+
+@pytest.mark.parametrize("gone", ["closed", "none"])
+def test_a_stdout_that_is_gone_is_a_warning(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], gone: str
+) -> None:
+    """A closed stdout, or none as under `>&-`, costs the text and says so once; nothing to print, nothing to say."""
+    closed = io.StringIO()
+    closed.close()
+    monkeypatch.setattr(sys, "stdout", closed if gone == "closed" else None)
+    emit("text")
+    emit("")
+    assert capsys.readouterr().err == "warning: stdout is closed, nothing could be printed\n"

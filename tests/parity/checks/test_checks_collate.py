@@ -188,3 +188,24 @@ def _by_counting(batch: Batch) -> None:
 def test_fields_computed_otherwise_are_no_divergence(official_stack: OfficialStack, recipe: str) -> None:
     """Indices from rows and columns, weights from a count of rows, the number from a sum."""
     assert_no_alarm(check(official_stack, altered(_by_counting), "collate.batch", recipe))
+
+
+def test_a_collate_that_ignores_its_dtype_is_seen(official_stack: OfficialStack) -> None:
+    """Crops stay float32 where half precision was asked for: the crops of those batches, and nothing else."""
+    subject = fork(collate=lambda samples, config, dtype: port().collate(samples, config, torch.float32))
+    result = check(official_stack, subject, "collate.batch", "default")
+    assert_seen(result, "seed 2/collated_global_crops$")
+    assert {c.name.rsplit("/", 1)[1] for c in result.diverged} == {"collated_global_crops", "collated_local_crops"}
+
+
+def _half_masked(samples: Any, config: DictConfig, dtype: torch.dtype) -> Batch:
+    config = config.copy()
+    config.ibot.mask_sample_probability = 0.5
+    return port().collate(samples, config, dtype)
+
+
+def test_a_fixed_share_of_masked_crops_is_seen(official_stack: OfficialStack) -> None:
+    """One half is what the recipes ask for; the variant that masks no crop shows who reads the configuration."""
+    subject = fork(collate=_half_masked)
+    assert_no_alarm(check(official_stack, subject, "collate.batch", "default"))
+    assert_seen(check(official_stack, subject, "collate.batch", "default-unmasked"), "/(collated_masks|mask_)")

@@ -54,3 +54,17 @@ def test_a_missing_training_file_is_an_error_that_names_it(official_copy: Path) 
     result = check(SimpleNamespace(root=official_copy), port(), "files.identity")
     assert (result.status, result.compared) == ("error", 0)
     assert "dinov2/loss/" in result.reason
+
+
+def test_files_of_two_commits_are_not_official_code(official_copy: Path, files_at_commit: dict[str, bytes]) -> None:
+    """Each file is official's, the set is no commit's: one row fails, and a finding names the file that is apart."""
+    init = files_at_commit["dinov2/__init__.py"].replace(
+        b"# All rights reserved.\n#\n# This source code is licensed under the license found in the\n"
+        b"# LICENSE file in the root directory of this source tree.\n",
+        b"#\n# This source code is licensed under the Apache License, Version 2.0\n"
+        b"# found in the LICENSE file in the root directory of this source tree.\n",
+    )
+    (official_copy / "dinov2/__init__.py").write_bytes(init)
+    result = check(SimpleNamespace(root=official_copy), port(), "files.identity")
+    assert_seen(result, "^one commit$", "reference", "dinov2/__init__.py is official's of commit 81b2b64")
+    assert [c.name for c in result.diverged] == ["one commit"]

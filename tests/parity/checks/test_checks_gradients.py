@@ -228,6 +228,13 @@ def _adam_eps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("parity.adapters.port.build_optimizer", lambda cfg, groups: torch.optim.AdamW(groups, eps=1e-6))
 
 
+def _adam_beta(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After one step the bias correction hides beta1 in the parameters, so only the moment shows it."""
+    monkeypatch.setattr(
+        "parity.adapters.port.build_optimizer", lambda cfg, groups: torch.optim.AdamW(groups, betas=(0.8, 0.999))
+    )
+
+
 def _plain_adam(monkeypatch: pytest.MonkeyPatch) -> None:
     """Weight decay as part of the gradient."""
     monkeypatch.setattr("parity.adapters.port.build_optimizer", lambda cfg, groups: torch.optim.Adam(groups))
@@ -259,6 +266,7 @@ def _plain_adam(monkeypatch: pytest.MonkeyPatch) -> None:
         (_one_step_late, "losses/", "default"),
         (_adam_eps, "parameters/", "default"),
         (_plain_adam, "exp_avg/", "default"),
+        (_adam_beta, "exp_avg/", "default"),
     ],
 )
 def test_a_faulty_step_is_seen(

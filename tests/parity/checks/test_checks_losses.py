@@ -136,6 +136,7 @@ def _koleo(
         (_koleo(normalise=False), "generic/loss"),
         (_koleo(power=2), "generic/loss"),
         (_koleo(diagonal=2.0), "generic/loss"),
+        (_koleo(diagonal=0.0), "far apart/loss"),
         (_koleo(pair_eps=1e-6), "generic/loss"),
         (_koleo(eps=1e-12), "generic/loss"),
         (lambda x: torch.stack([_koleo()(part) for part in x.chunk(2)]).mean(), "generic/loss"),

@@ -112,6 +112,16 @@ def _resized_bilinearly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(position, "functional", SimpleNamespace(interpolate=bilinear))
 
 
+def _resized_by_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Positions are taken as learned wherever there are as many patches, in whatever shape."""
+    interpolate = vision_transformer.DinoVisionTransformer.interpolate_pos_encoding
+
+    def faulty(self: Any, x: Tensor, w: int, h: int) -> Tensor:
+        return self.pos_embed if x.shape[1] == self.pos_embed.shape[1] else interpolate(self, x, w, h)
+
+    monkeypatch.setattr(vision_transformer.DinoVisionTransformer, "interpolate_pos_encoding", faulty)
+
+
 def _mask_after_positions(monkeypatch: pytest.MonkeyPatch) -> None:
     prepare = vision_transformer.DinoVisionTransformer.prepare_tokens_with_masks
 
@@ -166,6 +176,7 @@ TRAINED = "^backbone/packed, training/crop 0 "
         (_scaled_twice, TRAINED, "default"),
         (_resized_exactly, "^backbone/packed, training/crop 1 ", "default"),
         (_resized_bilinearly, "^backbone/packed, training/crop 1 ", "vitl14"),
+        (_resized_by_count, "^backbone/tensor, same count/crop 0 ", "default"),
         (_mask_after_positions, TRAINED, "default"),
         (_inverted_mask, TRAINED, "vitl14"),
         (_gates_swapped, TRAINED, "vitl14"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -163,3 +164,24 @@ def test_unreadable_folder_is_one_clear_line(tmp_path: Path) -> None:
     """A folder that cannot be listed is named in the error."""
     with pytest.raises(ReferenceSourceError, match="cannot be read"):
         read_files(tmp_path / "nowhere")
+
+
+def test_a_pipe_is_refused_at_once(official_copy: Path) -> None:
+    """A FIFO named like a training file would be waited for without end; the error names it in one line."""
+    path = official_copy / MASKING
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(ReferenceSourceError, match=r"masking\.py is not a regular file") as caught:
+        read_files(official_copy)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_very_long_line_is_cut_in_the_text(files: dict[str, bytes]) -> None:
+    """The sentence shows 160 characters and an ellipsis; the record keeps the line, and 160 are shown whole."""
+    long, fitting = f"x = '{'a' * 5000}'", f"y = '{'b' * 154}'"
+    assert len(fitting) == 160
+    files[MASKING] = f"{long}\n{fitting}\n".encode() + files[MASKING]
+    (changed,) = identify(files).modified
+    assert changed.lines == ((1, long), (2, fitting))
+    assert f"line 1: `{long[:160]}…`; line 2: `{fitting}`" in changed.text()
+    assert len(changed.text()) < 600

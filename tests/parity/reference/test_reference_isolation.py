@@ -19,6 +19,7 @@ import torch
 from parity.reference.isolation import (
     imported_modules,
     preserved_environment,
+    preserved_import_path,
     preserved_logger,
     preserved_random_state,
     preserved_torch_settings,
@@ -199,3 +200,35 @@ def test_warning_state_comes_back(by: bool) -> None:
     assert warnings.showwarning is not shown
     logging.captureWarnings(False)
     assert warnings.showwarning is shown
+
+
+@by_exception
+def test_import_path_and_folder_come_back(by: bool, tmp_path: Path) -> None:
+    """The working directory and the entries of `sys.path` are as before, in the same list."""
+    folder, path, entries = Path.cwd(), sys.path, sys.path[:]
+
+    def inside() -> None:
+        os.chdir(tmp_path)
+        sys.path.insert(0, str(tmp_path))
+
+    _leave(preserved_import_path(), inside, by=by)
+    assert Path.cwd() == folder
+    assert sys.path is path
+    assert sys.path == entries
+
+
+@by_exception
+def test_default_device_and_anomaly_mode_come_back(by: bool) -> None:
+    """New tensors land on the device of before, and anomaly detection is off again."""
+
+    def inside() -> None:
+        torch.set_default_device("meta")
+        torch.autograd.set_detect_anomaly(True, check_nan=False)
+        assert torch.empty(1).device.type == "meta"
+
+    before = torch.get_default_device(), torch.is_anomaly_enabled()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Anomaly Detection")
+        _leave(preserved_torch_settings(), inside, by=by)
+    assert (torch.get_default_device(), torch.is_anomaly_enabled()) == before
+    assert torch.empty(1).device == before[0]
