@@ -33,7 +33,8 @@ def _lines() -> Advance:
     def advance(check: str, done: int, total: int) -> None:
         nonlocal last
         now = time.monotonic()
-        if now - last < SECONDS_BETWEEN_LINES:
+        # Where Python has no stderr, print(file=None) would write to stdout, which is the report's.
+        if sys.stderr is None or now - last < SECONDS_BETWEEN_LINES:
             return
         last = now
         # A log that cannot be written is no reason to lose the run.

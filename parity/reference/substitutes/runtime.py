@@ -16,6 +16,9 @@ from parity.errors import ReferenceSourceError
 __all__ = ["PlainModule", "attach_fsdp_methods", "cpu_instead_of_cuda", "one_rank_group", "use_plain_modules"]
 
 
+_INHERITED = object()
+
+
 @dataclass(frozen=True)
 class PlainModule:
     """What official's EMA reads of an FSDP module: its parameters (`dinov2/train/ssl_meta_arch.py:361-363`)."""
@@ -71,12 +74,13 @@ def cpu_instead_of_cuda() -> Iterator[None]:
 @contextmanager
 def _replaced(owner: object, name: str, value: object) -> Iterator[None]:
     """Set an attribute, and leave the owner as it was: an inherited attribute is inherited again."""
-    before = vars(owner).get(name, _nothing)
+    # A sentinel of its own: nested, the value found may be a stand-in.
+    before = vars(owner).get(name, _INHERITED)
     setattr(owner, name, value)
     try:
         yield
     finally:
-        if before is _nothing:
+        if before is _INHERITED:
             delattr(owner, name)
         else:
             setattr(owner, name, before)

@@ -145,6 +145,17 @@ def test_cuda_calls_do_nothing_on_a_cpu_and_are_put_back() -> None:
     assert torch.cuda.synchronize is synchronize
 
 
+def test_cuda_calls_nest() -> None:
+    """A reference opened while another one is open leaves the outer stand-ins in place, and torch's own afterwards."""
+    synchronize = torch.cuda.synchronize
+    with cpu_instead_of_cuda():
+        with cpu_instead_of_cuda():
+            torch.cuda.synchronize()
+        torch.cuda.synchronize()
+        assert torch.ones(1).cuda().device.type == "cpu"
+    assert torch.cuda.synchronize is synchronize
+
+
 def test_group_has_one_rank_and_is_destroyed() -> None:
     """A sum over the group is the value itself, and no group is left, after an exception either."""
     with one_rank_group():
