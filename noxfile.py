@@ -3,6 +3,10 @@
 nox -s parity [-- ARGS]   compare port with official code, or what ARGS ask for
 nox -s tests [-- ARGS]    the test suite
 nox -s lint               ruff and mypy
+
+Not run by default:
+nox -s demo [-- ARGS]     port/train.py in that environment: without ARGS a small ViT on bundled images
+nox -s learns [-- ARGS]   three longer trainings, whose features must beat untrained ones and raw pixels
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ nox.options.sessions = ["parity", "tests", "lint"]
 # nox gives each session an environment of its own; torch is 5 GB, so these share one that they make themselves.
 SHARED = Path(__file__).parent / ".nox" / "shared"
 BIN = SHARED / ("Scripts" if os.name == "nt" else "bin")
+EDITABLE = ".[train,webdataset,export]"
 REPORTS = {"--json": "parity-report.json", "--markdown": "parity-report.md"}
 
 
@@ -33,7 +38,7 @@ def install(session: nox.Session) -> None:
         return
     # virtualenv comes with nox; it finds the interpreter behind the one that runs nox, pipx or uvx included.
     session.run(sys.executable, "-m", "virtualenv", "--quiet", str(SHARED), external=True)
-    call(session, "python", "-m", "pip", "install", "--disable-pip-version-check", "-e", ".", *groups)
+    call(session, "python", "-m", "pip", "install", "--disable-pip-version-check", "-e", EDITABLE, *groups)
     stamp.write_text(wanted)
 
 
@@ -65,3 +70,17 @@ def lint(session: nox.Session) -> None:
     call(session, "ruff", "check", ".")
     call(session, "ruff", "format", "--check", ".")
     call(session, "mypy")
+
+
+@nox.session(venv_backend="none", default=False)
+def demo(session: nox.Session) -> None:
+    """Train the demonstration, or what ARGS ask for."""
+    install(session)
+    call(session, "python", "port/train.py", *session.posargs)
+
+
+@nox.session(venv_backend="none", default=False)
+def learns(session: nox.Session) -> None:
+    """Train with three seeds and compare k-NN accuracy on held-out tiles; ARGS go to `python -m bench.learns`."""
+    install(session)
+    call(session, "python", "-m", "bench.learns", *session.posargs)

@@ -26,8 +26,8 @@ __all__ = [
     "unknown_arguments",
 ]
 
-FAMILIES = ("files", "masks", "collate", "losses", "schedules", "param_groups", "modules", "gradients")
-LEVELS = ("L0", "L1", "L2", "L3")
+FAMILIES = ("files", "masks", "collate", "losses", "schedules", "param_groups", "modules", "gradients", "trajectory")
+LEVELS = ("L0", "L1", "L2", "L3", "L4")
 SOURCES = ("auto", "github", "pypi")
 SUBJECTS = ("port", "legacy", "document")
 

@@ -81,7 +81,7 @@ def explain(wanted: str) -> Entry:
                 return checks[name]
         names = list(checks)
     raise UsageError(
-        f"nothing is known about {wanted!r}{nearest(key, names)} "
+        f"nothing is known about {wanted!r}{nearest(key, names) or '.'} "
         "Every id is listed by `python -m parity explain`, every check by `python -m parity list`"
     )
 

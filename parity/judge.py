@@ -21,7 +21,7 @@ from parity.oracle import Float64Oracle
 from parity.results import Comparison
 from parity.stack import claims_bitwise, stack_name
 
-__all__ = ["Computation", "Inputs", "Judge", "perturbed", "promoted"]
+__all__ = ["Computation", "Inputs", "Judge", "in_float64", "noise_in_float64", "perturbed", "promoted"]
 
 Inputs = Mapping[str, Tensor]
 """Named input tensors: float32 ones are promoted and perturbed, others are passed as they are."""
@@ -59,6 +59,26 @@ def in_float64(compute: Computation, stack: object, inputs: Inputs) -> dict[str,
     """Run the computation on promoted inputs under the oracle."""
     with Float64Oracle():
         return _tensors(compute(stack, promoted(inputs)), stack)
+
+
+def noise_in_float64(
+    compute: Computation, reference: object, inputs: Inputs, base64: Mapping[str, Tensor], replicates: int = _REPLICATES
+) -> dict[str, Noise]:
+    """Measure how far each float64 result of the reference moves under perturbed inputs, the noise of T1.
+
+    Args:
+        compute: run on the reference.
+        reference: the official stack.
+        inputs: as they are given to both sides, not promoted.
+        base64: the reference's results on the unperturbed inputs.
+        replicates: number of perturbed runs.
+    """
+    noise = {name: Noise(0.0, 0.0) for name, value in base64.items() if value.is_floating_point()}
+    for seed in range(replicates):
+        moved = in_float64(compute, reference, perturbed(promoted(inputs), seed))
+        for name in noise:
+            noise[name] = noise[name].joined(Noise.between(moved[name], base64[name]))
+    return noise
 
 
 @dataclass
@@ -111,7 +131,7 @@ class Judge:
         quiet = {name: Noise(0.0, 0.0) for name in names}
         if "T1" in self.tiers:
             equal = all(_same(base64[name], mine64.get(name)) for name in names)
-            noise = quiet if equal else self._noise64(compute, inputs, base64, names)
+            noise = quiet if equal else noise_in_float64(compute, self.reference, inputs, base64, self.replicates)
             for name in names:
                 if name in mine64:
                     yield judged(f"{prefix}/{name}", "T1", base64[name], mine64[name], noise[name], SEMANTIC_FACTOR)
@@ -131,16 +151,6 @@ class Judge:
                     PRECISION_FACTOR,
                     same_precision=base[name],
                 )
-
-    def _noise64(
-        self, compute: Computation, inputs: Inputs, base64: Mapping[str, Tensor], names: list[str]
-    ) -> dict[str, Noise]:
-        noise = {name: Noise(0.0, 0.0) for name in names}
-        for seed in range(self.replicates):
-            moved = in_float64(compute, self.reference, perturbed(promoted(inputs), seed))
-            for name in names:
-                noise[name] = noise[name].joined(Noise.between(moved[name], base64[name]))
-        return noise
 
     def _noise32(
         self, compute: Computation, inputs: Inputs, base64: Mapping[str, Tensor], names: list[str]

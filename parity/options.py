@@ -47,8 +47,9 @@ families:
   param_groups   effective lr and weight decay of every parameter, by name
   modules        patch embedding, blocks, packed forward and heads
   gradients      a training step: loss terms, gradients, clipping, parameters, teacher, centres
+  trajectory     100 training steps: losses, parameters, moments, teacher, centres on the way
 
-levels: L0 files, L1 operations, L2 modules, L3 a training step; each includes those before it
+levels: L0 files, L1 operations, L2 modules, L3 a training step, L4 a hundred; each includes those before it
 
 subjects:
   port           the training stack of this project
@@ -124,7 +125,7 @@ def _add_run(commands: Any, formatter: type[argparse.HelpFormatter]) -> None:
     _add_reference(run)
     run.add_argument("--subject", type=subject_name, metavar="NAME", help="what is compared (default: port)")
     run.add_argument("--recipe", action="append", metavar="NAME", help="a configuration; repeatable (default: all)")
-    run.add_argument("--level", type=level, metavar="L0..L3", help="how far to go (default: L3)")
+    run.add_argument("--level", type=level, metavar="L0..L4", help="how far to go (default: L4)")
     run.add_argument(
         "--only", type=families, action="extend", metavar="FAMILY,…", help="these families alone; repeatable"
     )

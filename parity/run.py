@@ -24,7 +24,7 @@ from parity.subjects import open_subject
 
 __all__ = ["Options", "Planned", "plan", "planned_checks", "run"]
 
-_LEVELS = ("L0", "L1", "L2", "L3")
+_LEVELS = ("L0", "L1", "L2", "L3", "L4")
 _SEEDS = 4000
 _QUICK_SEEDS = 600
 
@@ -43,14 +43,14 @@ class Options:
         level: the highest level that is run.
         only: families; empty for all.
         seeds: masks drawn per check; 0 for the default of the run's length.
-        quick: the three recipes without variants, fewer seeds, no full-size step.
+        quick: the three recipes without variants, fewer seeds, no full-size step, a short training.
     """
 
     reference: str = "auto"
     allow_modified_reference: bool = False
     subject: str = "port"
     recipes: tuple[str, ...] = ()
-    level: str = "L3"
+    level: str = "L4"
     only: tuple[str, ...] = ()
     seeds: int = 0
     quick: bool = False

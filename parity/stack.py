@@ -131,8 +131,16 @@ CAPABILITIES: Mapping[str, Capability] = {
         "'losses' (official's loss_dict), 'gradients' (before clipping), 'clipped_gradients', 'parameters' "
         "(student after the optimizer), 'exp_avg' and 'exp_avg_sq' (AdamW's moments after the step), 'teacher' "
         "(after EMA), 'centers'; and 'hyperparameters' "
-        "{name: {'lr', 'weight_decay'}} as applied. torch is seeded with `seed` at the start of the step.",
+        "{name: {'lr', 'weight_decay'}} as applied. torch is seeded with `seed` at the start of the step",
         "dinov2/train/train.py:134-300, dinov2/train/ssl_meta_arch.py:144-400",
+    ),
+    "training_trajectory": Capability(
+        "training_trajectory(config, state: dict[str, Tensor], batches: list[dict], snapshots: list[int], seed: int)",
+        "{'losses': [official's loss_dict of each iteration, in order], 'snapshots': {iteration: dict of dicts of "
+        "tensors after that iteration, with the parts 'parameters', 'exp_avg', 'exp_avg_sq', 'teacher' and 'centers' "
+        "of training_step}}: training from iteration 0 and `state` over as many iterations as there are batches. "
+        "torch is seeded with `seed + iteration` before each; 'snapshots' may hold fewer parts or none",
+        "dinov2/train/train.py:134-300",
     ),
     "prototype_loss": Capability(
         "prototype_loss(mode: str, student_tokens (R, N, D), teacher_tokens (R, N, D), masks bool (R, N)), "

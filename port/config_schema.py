@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from port.config_run import RunConfig
+
 __all__ = ["Config", "StudentConfig"]
 
 
@@ -96,10 +98,10 @@ class TrainConfig:
     """The run."""
 
     batch_size_per_gpu: int = 64  # images per rank and iteration
-    dataset_path: str = "ImageNet:split=TRAIN"  # NAME:key=value:…
+    dataset_path: str = "ImageNet:split=TRAIN"  # folder of images, or NAME:key=value:…
     output_dir: str = "."  # folder for logs and checkpoints
-    saveckp_freq: int = 20  # epochs; official never reads it (Q52)
-    seed: int = 0  # official never reads it (Q21)
+    saveckp_freq: int = 20  # epochs; no effect, see checkpoint.period_iterations; official never reads it (Q52)
+    seed: int = 0  # of every random draw; official never reads it (Q21)
     num_workers: int = 10  # data loading processes per rank
     OFFICIAL_EPOCH_LENGTH: int = 1250  # iterations in an "epoch", whatever the data set
     cache_dataset: bool = True  # official never reads it (Q52)
@@ -110,7 +112,7 @@ class TrainConfig:
 class StudentConfig:
     """The backbone, the teacher's too except for drop path."""
 
-    arch: str = "vit_large"  # vit_small, vit_base, vit_large or vit_giant2
+    arch: str = "vit_large"  # vit_demo, vit_tiny, vit_small, vit_base, vit_large or vit_giant2
     patch_size: int = 16  # pixels
     drop_path_rate: float = 0.3  # share of a batch that skips a residual branch
     layerscale: float = 1.0e-05  # initial gamma; 0 for no LayerScale
@@ -134,14 +136,14 @@ class TeacherConfig:
     final_momentum_teacher: float = 1.0  # the same, at the end
     warmup_teacher_temp: float = 0.04  # temperature at first
     teacher_temp: float = 0.07  # temperature after the warm-up
-    warmup_teacher_temp_epochs: int = 30  # epochs
+    warmup_teacher_temp_epochs: int = 30  # epochs in which the temperature rises
 
 
 @dataclass
 class OptimConfig:
     """AdamW and its schedules."""
 
-    epochs: int = 100  # length of the run, in epochs
+    epochs: int = 100  # length of the run, in epochs of train.OFFICIAL_EPOCH_LENGTH
     weight_decay: float = 0.04  # at first
     weight_decay_end: float = 0.4  # at the end
     base_lr: float = 0.004  # learning rate for a global batch of 1024 images
@@ -176,18 +178,8 @@ class EvaluationConfig:
 
 
 @dataclass
-class QuirksConfig:
-    """Where port may part from official code: `official` for its behaviour, `corrected` for ours.
-
-    Parity runs with every quirk at `official`. A default of `corrected` changes no number on the intended path.
-    """
-
-    empty_mask_center: str = "corrected"  # Q13, a batch without masks: centre kept, or NaN for good (official)
-
-
-@dataclass
-class Config:
-    """All of it."""
+class Config(RunConfig):
+    """All of it: official's sections, and `port/config_run.py`'s."""
 
     MODEL: ModelConfig = field(default_factory=ModelConfig)
     compute_precision: ComputePrecisionConfig = field(default_factory=ComputePrecisionConfig)
@@ -199,4 +191,3 @@ class Config:
     optim: OptimConfig = field(default_factory=OptimConfig)
     crops: CropsConfig = field(default_factory=CropsConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    quirks: QuirksConfig = field(default_factory=QuirksConfig)

@@ -6,45 +6,29 @@ U = `upperbound` >= M rows, D features, K prototypes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
 from port.config import check_training_config
+from port.data.batches import N_GLOBAL_CROPS, batch_to_device, check_batch
 from port.data.collate import Batch
-from port.losses import DINOLoss, KoLeoLoss, iBOTPatchLoss
 from port.models import ARCHITECTURES, Architecture
-from port.student_teacher import StudentTeacher
+from port.objective import Losses, Objective, StudentOutputs, TeacherTargets, mean_losses
 
 __all__ = ["SSLMetaArch"]
 
-N_GLOBAL_CROPS = 2
 
-
-class TeacherTargets(NamedTuple):
-    """Target probabilities: `dino` (2, B, K), crop 2 first; `ibot` (M, K), or None without iBOT."""
-
-    dino: Tensor
-    ibot: Tensor | None
-
-
-class StudentOutputs(NamedTuple):
-    """Logits: `local_cls` (nB, K), `global_cls` (2B, K), `masked_patches` (M, K); features: (2B, D)."""
-
-    local_cls: Tensor
-    global_cls: Tensor
-    masked_patches: Tensor | None
-    global_cls_features: Tensor
-
-
-class SSLMetaArch(StudentTeacher):
+class SSLMetaArch(Objective):
     """Official's training objective (`dinov2/train/ssl_meta_arch.py:31`), without xformers and FSDP1.
 
     Attributes:
-        dino_loss, koleo_loss, ibot_patch_loss: the losses; the last two only where their weight is above 0.
+        autocast: entered around every forward pass; sets the precision of matrix products.
+        wrapped_forward: calls `forward` through a data-parallel wrapper; None for `forward` itself.
+        gradient_sync: entered around each micro-batch with whether it is the last, after which ranks must agree.
     """
 
     def __init__(self, cfg: DictConfig, *, architectures: Mapping[str, Architecture] = ARCHITECTURES) -> None:
@@ -55,114 +39,127 @@ class SSLMetaArch(StudentTeacher):
         """
         check_training_config(cfg)
         super().__init__(cfg, architectures=architectures)
-        self.do_koleo = cfg.dino.koleo_loss_weight > 0
-        self.dino_loss = DINOLoss(cfg.dino.head_n_prototypes)
-        if self.do_koleo:
-            self.koleo_loss = KoLeoLoss()
-        if self.do_ibot:
-            head_cfg = cfg.ibot if self.ibot_separate_head else cfg.dino
-            self.ibot_patch_loss = iBOTPatchLoss(
-                head_cfg.head_n_prototypes,
-                keep_center_without_masks=cfg.quirks.empty_mask_center == "corrected",
-            )
-
-    def forward(self, *args: object, **kwargs: object) -> None:
-        """Not available, as in official code: a step is `forward_backward`."""
-        raise NotImplementedError("SSLMetaArch has no forward; call forward_backward(batch, teacher_temp)")
+        self.autocast: Callable[[], AbstractContextManager[object]] = nullcontext
+        self.wrapped_forward: Callable[[Batch, TeacherTargets], Losses] | None = None
+        self.gradient_sync: Callable[[bool], AbstractContextManager[object]] = nullcontext
 
     def forward_backward(
-        self, images: Batch, teacher_temp: float, backward: Callable[[Tensor], object] | None = None
-    ) -> dict[str, Tensor]:
+        self,
+        images: Batch | Sequence[Batch],
+        teacher_temp: float,
+        backward: Callable[[Tensor], object] | None = None,
+    ) -> Losses:
         """Compute the losses and accumulate the student's gradients (`dinov2/train/ssl_meta_arch.py:144`).
 
         Args:
-            images: a batch from `collate_data_and_cast`, on any device.
+            images: a batch from `collate_data_and_cast`, on any device, or micro-batches of equal size; see
+                `teacher_targets` for what they share.
             teacher_temp: temperature of the teacher's targets.
             backward: called with the scalar to differentiate; None for `loss.backward()`.
 
         Returns:
-            Scalars as official shows them: `dino_local_crops_loss`, `dino_global_crops_loss`, `koleo_loss`,
-            `ibot_loss`, in this order, each where it is used. Loss weights are not applied, except KoLeo's; the
-            optimised sum holds twice the KoLeo and iBOT values shown here (Q15).
+            Detached scalars, averaged over micro-batches; official returns the `displayed` ones.
 
         Raises:
             ValueError: the batch does not fit the configuration.
         """
-        batch = self._on_device(images)
-        self._check_batch(batch)
-        targets = self._teacher_targets(batch, teacher_temp)
-        outputs = self._student_outputs(batch)
-        loss, loss_dict = self._losses(batch, targets, outputs)
-        if backward is None:
-            torch.autograd.backward(loss)
-        else:
-            backward(loss)
-        return loss_dict
-
-    def _on_device(self, images: Batch) -> Batch:
         device = next(self.student.parameters()).device
-        return Batch(
-            collated_global_crops=images["collated_global_crops"].to(device, non_blocking=True),
-            collated_local_crops=images["collated_local_crops"].to(device, non_blocking=True),
-            collated_masks=images["collated_masks"].to(device, non_blocking=True),
-            mask_indices_list=images["mask_indices_list"].to(device, non_blocking=True),
-            masks_weight=images["masks_weight"].to(device, non_blocking=True),
-            upperbound=images["upperbound"],
-            n_masked_patches=images["n_masked_patches"].to(device, non_blocking=True),
-        )
-
-    def _check_batch(self, batch: Batch) -> None:
-        n_images = batch["collated_global_crops"].shape[0] // N_GLOBAL_CROPS
-        n_local_rows, n_local = batch["collated_local_crops"].shape[0], self.cfg.crops.local_crops_number
-        if n_local_rows != n_local * n_images:
-            raise ValueError(
-                f"collated_local_crops has {n_local_rows} rows, expected crops.local_crops_number * images = "
-                f"{n_local} * {n_images}; configure augmentation and model alike"
-            )
-        n_masked_patches = batch["mask_indices_list"].shape[0]
-        if n_masked_patches > batch["upperbound"]:
-            raise ValueError(
-                f"{n_masked_patches} patches are masked, expected at most upperbound = {batch['upperbound']}; "
-                "draw masks with port.data.MaskingGenerator, which never exceeds its target"
-            )
+        batches = [batch_to_device(batch, device) for batch in as_micro_batches(images)]
+        for batch in batches:
+            check_batch(batch, self.cfg.crops.local_crops_number)
+        targets = self.teacher_targets(batches, teacher_temp)
+        parts = []
+        for i, (batch, target) in enumerate(zip(batches, targets, strict=True), 1):
+            with self.gradient_sync(i == len(batches)):
+                losses = (self.wrapped_forward or self)(batch, target)
+                share = losses.total if len(batches) == 1 else losses.total / len(batches)
+                (torch.autograd.backward if backward is None else backward)(share)
+            parts.append(losses.detached())
+        return mean_losses(parts)
 
     @torch.no_grad()
-    def _teacher_targets(self, batch: Batch, teacher_temp: float) -> TeacherTargets:
-        """Run the teacher on unmasked global crops (`dinov2/train/ssl_meta_arch.py:158-234`)."""
-        cls_logits, patch_logits = self._teacher_logits(batch)
-        if self.cfg.train.centering == "centering":
-            dino = self.dino_loss.softmax_center_teacher(cls_logits, teacher_temp)
-            self.dino_loss.update_center(cls_logits)
-        else:
-            dino = self.dino_loss.sinkhorn_knopp_teacher(cls_logits, teacher_temp)
-        dino = dino.view(N_GLOBAL_CROPS, -1, *cls_logits.shape[1:])
-        if patch_logits is None:
-            return TeacherTargets(dino, None)
-        if self.cfg.train.centering == "centering":
-            patch_logits = patch_logits.unsqueeze(0)
-            ibot = self.ibot_patch_loss.softmax_center_teacher(patch_logits, teacher_temp).squeeze(0)
-            self.ibot_patch_loss.update_center(patch_logits)
-        else:
-            ibot = self.ibot_patch_loss.sinkhorn_knopp_teacher(
-                patch_logits, teacher_temp, n_masked_patches_tensor=batch["n_masked_patches"]
-            )
-        return TeacherTargets(dino, ibot)
+    def teacher_targets(self, batches: Sequence[Batch], teacher_temp: float) -> list[TeacherTargets]:
+        """Run the teacher on unmasked global crops (`dinov2/train/ssl_meta_arch.py:158-234`).
 
-    def _teacher_logits(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """Return logits of CLS tokens (2B, K) and of masked patches (M, K), or None without iBOT."""
+        Micro-batches share one centre, one centre update, and one Sinkhorn over all their tokens, so that their
+        targets are those of one large batch.
+
+        Args:
+            batches: on the model's device.
+            teacher_temp: temperature of the targets.
+
+        Returns:
+            One per batch.
+        """
+        with self.autocast():
+            outputs = [self._teacher_outputs(batch) for batch in batches]
+            cls_logits, patch_logits, patch_tokens = zip(*outputs, strict=True)
+            dino = self._dino_targets(_joined(cls_logits), teacher_temp).split([len(part) for part in cls_logits])
+            ibot: Sequence[Tensor | None] = [None] * len(batches)
+            if self.do_ibot:
+                n_masked_patches = sum(batch["n_masked_patches"] for batch in batches)
+                assert isinstance(n_masked_patches, Tensor)
+                joined = self._ibot_targets(_joined(patch_logits), teacher_temp, n_masked_patches)
+                ibot = joined.split([len(part) for part in patch_logits])
+            assignments = self._assignments(patch_tokens, teacher_temp)
+        return [
+            TeacherTargets(cls.view(N_GLOBAL_CROPS, -1, cls.shape[-1]), patches, tokens, assigned, teacher_temp)
+            for cls, patches, tokens, assigned in zip(dino, ibot, patch_tokens, assignments, strict=True)
+        ]
+
+    def _assignments(self, patch_tokens: Sequence[Tensor | None], teacher_temp: float) -> Sequence[Tensor | None]:
+        """Assign the tokens of several micro-batches to prototypes together; one batch's are made with its loss."""
+        tokens = [part.flatten(0, 1) for part in patch_tokens if part is not None]
+        if len(tokens) <= 1:
+            return [None] * len(patch_tokens)
+        joined: Tensor = self.prototype_loss.assign(torch.cat(tokens), teacher_temp)
+        return list(joined.split([len(part) for part in tokens]))
+
+    def _dino_targets(self, logits: Tensor, teacher_temp: float) -> Tensor:
+        if self.cfg.train.centering != "centering":
+            return self.dino_loss.sinkhorn_knopp_teacher(logits, teacher_temp)
+        targets = self.dino_loss.softmax_center_teacher(logits, teacher_temp)
+        self.dino_loss.update_center(logits)
+        return targets
+
+    def _ibot_targets(self, logits: Tensor, teacher_temp: float, n_masked_patches: Tensor) -> Tensor:
+        if self.cfg.train.centering != "centering":
+            return self.ibot_patch_loss.sinkhorn_knopp_teacher(
+                logits, teacher_temp, n_masked_patches_tensor=n_masked_patches
+            )
+        logits = logits.unsqueeze(0)
+        targets = self.ibot_patch_loss.softmax_center_teacher(logits, teacher_temp).squeeze(0)
+        self.ibot_patch_loss.update_center(logits)
+        return targets
+
+    def _teacher_outputs(self, batch: Batch) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Return logits of CLS tokens (2B, K), of masked patches (M, K), and patch tokens, the last two if used."""
         features = self.teacher["backbone"](batch["collated_global_crops"], is_training=True)
         first, second = features["x_norm_clstoken"].chunk(N_GLOBAL_CROPS)
         cls_tokens = torch.cat((second, first))  # swapped, so that each crop's target comes from the other
+        patch_tokens = features["x_norm_patchtokens"] if self.do_prototypes else None
         if not self.do_ibot:
-            return self.teacher["dino_head"](cls_tokens), None
+            return self.teacher["dino_head"](cls_tokens), None, patch_tokens
         n_masked_patches = batch["mask_indices_list"].shape[0]
         patches = _padded_masked_patches(features["x_norm_patchtokens"], batch)
         if self.ibot_separate_head:
             cls_logits = self.teacher["dino_head"](cls_tokens)
-            return cls_logits, self.teacher["ibot_head"](patches)[:n_masked_patches]
+            return cls_logits, self.teacher["ibot_head"](patches)[:n_masked_patches], patch_tokens
         n_cls = cls_tokens.shape[0]
         logits = self.teacher["dino_head"](torch.cat((cls_tokens, patches)))
-        return logits[:n_cls], logits[n_cls : n_cls + n_masked_patches]
+        return logits[:n_cls], logits[n_cls : n_cls + n_masked_patches], patch_tokens
+
+    def forward(self, batch: Batch, targets: TeacherTargets) -> Losses:
+        """Run the student and compute its losses: the part of a step that is differentiated.
+
+        Official's `forward` raises; here it is what data-parallel wrappers call.
+
+        Args:
+            batch: on the model's device.
+            targets: from `teacher_targets`.
+        """
+        with self.autocast():
+            return self.losses(batch, targets, self._student_outputs(batch))
 
     def _student_outputs(self, batch: Batch) -> StudentOutputs:
         """Run the student on masked global and local crops (`dinov2/train/ssl_meta_arch.py:241-296`)."""
@@ -171,11 +168,13 @@ class SSLMetaArch(StudentTeacher):
         head_inputs = [local_cls_tokens, global_cls_tokens]
         n_masked_patches = batch["mask_indices_list"].shape[0]
         masked_patches: Tensor | None = None
-        if self.do_ibot:
+        masked_patch_features: Tensor | None = None
+        if self.do_ibot or self.do_prototypes:
             patches = _padded_masked_patches(global_features["x_norm_patchtokens"], batch)
+            masked_patch_features = patches[:n_masked_patches]
             if self.ibot_separate_head:
                 masked_patches = self.student["ibot_head"](patches)[:n_masked_patches]
-            else:
+            elif self.do_ibot:
                 head_inputs.append(patches)
         # One call over one row of tokens: matrix products round differently over other shapes.
         logits = self.student["dino_head"](torch.cat([tokens.unsqueeze(0) for tokens in head_inputs], dim=1))
@@ -184,7 +183,7 @@ class SSLMetaArch(StudentTeacher):
         )
         if rest:
             masked_patches = rest[0][:n_masked_patches]
-        return StudentOutputs(local_cls, global_cls, masked_patches, global_cls_tokens)
+        return StudentOutputs(local_cls, global_cls, masked_patches, global_cls_tokens, masked_patch_features)
 
     def _student_features(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         """Return the backbone's output for global crops, and the CLS tokens (nB, D) of local crops."""
@@ -199,45 +198,14 @@ class SSLMetaArch(StudentTeacher):
         )
         return global_features, local_features["x_norm_clstoken"]
 
-    def _losses(
-        self, batch: Batch, targets: TeacherTargets, outputs: StudentOutputs
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the sum to differentiate and the values to show (`dinov2/train/ssl_meta_arch.py:298-371`)."""
-        cfg = self.cfg
-        n_local = cfg.crops.local_crops_number
-        n_global_terms = (N_GLOBAL_CROPS - 1) * N_GLOBAL_CROPS
-        # Without local crops official still counts one local term (Q19).
-        n_terms = n_global_terms + max(n_local * N_GLOBAL_CROPS, 1)
-        loss_scales = N_GLOBAL_CROPS  # both global crops share one mean
-        total = targets.dino.new_zeros(())
-        loss_dict: dict[str, Tensor] = {}
-        if n_local > 0:
-            local_loss = self.dino_loss(outputs.local_cls.chunk(n_local), targets.dino) / n_terms
-            loss_dict["dino_local_crops_loss"] = local_loss
-            total = total + cfg.dino.loss_weight * local_loss
 
-        global_loss = self.dino_loss([outputs.global_cls], [targets.dino.flatten(0, 1)]) * loss_scales / n_terms
-        loss_dict["dino_global_crops_loss"] = global_loss
-        total = total + cfg.dino.loss_weight * global_loss
+def as_micro_batches(images: Batch | Sequence[Batch]) -> Sequence[Batch]:
+    """Return micro-batches, one for a batch alone."""
+    return [images] if isinstance(images, dict) else images
 
-        if self.do_koleo:
-            first, second = outputs.global_cls_features.chunk(N_GLOBAL_CROPS)
-            koleo_loss = cfg.dino.koleo_loss_weight * (self.koleo_loss(first) + self.koleo_loss(second))
-            loss_dict["koleo_loss"] = koleo_loss / loss_scales
-            total = total + koleo_loss
 
-        if outputs.masked_patches is not None and targets.ibot is not None:
-            ibot_loss = self.ibot_patch_loss.forward_masked(
-                outputs.masked_patches,
-                targets.ibot,
-                student_masks_flat=batch["collated_masks"],
-                n_masked_patches=batch["mask_indices_list"].shape[0],
-                masks_weight=batch["masks_weight"],
-            )
-            ibot_loss = ibot_loss * loss_scales * (1.0 / N_GLOBAL_CROPS)
-            loss_dict["ibot_loss"] = ibot_loss / 2
-            total = total + cfg.ibot.loss_weight * ibot_loss
-        return total, loss_dict
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
 def _padded_masked_patches(patch_tokens: Tensor, batch: Batch) -> Tensor:

@@ -3,22 +3,40 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 import torch.distributed as dist
 from omegaconf import DictConfig
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from port.data.collate import Batch
-from port.optim import Schedules, apply_optim_scheduler
+from port.objective import Losses
+from port.optim import Hyperparameters, PrototypeOptimizer, Schedules, apply_optim_scheduler
 from port.ssl_meta_arch import SSLMetaArch
 
-__all__ = ["GradientHook", "GradientStage", "TrainStep"]
+__all__ = ["GradientHook", "GradientStage", "StepReport", "TrainStep"]
 
 GradientStage = Literal["gradients", "clipped_gradients"]
 GradientHook = Callable[[GradientStage, nn.ModuleDict], None]
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What an iteration did.
+
+    Attributes:
+        losses: averaged over micro-batches and ranks.
+        gradient_norms: of each submodule of the student, before clipping.
+        hyperparameters: as scheduled.
+    """
+
+    losses: Losses
+    gradient_norms: dict[str, Tensor]
+    hyperparameters: Hyperparameters
 
 
 class TrainStep:
@@ -27,6 +45,7 @@ class TrainStep:
     Attributes:
         on_gradients: callables that see the student twice per iteration: `gradients` before clipping (but
             after unscaling), `clipped_gradients` after it, also where clipping is off.
+        gradient_norms: of the last iteration, before clipping, by submodule.
     """
 
     def __init__(
@@ -36,6 +55,7 @@ class TrainStep:
         schedules: Schedules,
         cfg: DictConfig,
         *,
+        prototypes: PrototypeOptimizer | None = None,
         scaler: torch.amp.GradScaler | None = None,
         on_gradients: Sequence[GradientHook] = (),
     ) -> None:
@@ -45,80 +65,117 @@ class TrainStep:
             model: in training mode, on its device.
             optimizer: over `model.get_params_groups()`.
             schedules: from `build_schedulers`.
-            cfg: `cfg.optim.clip_grad` is read.
+            cfg: `optim.clip_grad` and `finetune.freeze_backbone_iterations` are read.
+            prototypes: steps the prototype bank, where there is one.
             scaler: gradient scaler for float16; None without.
             on_gradients: see the class.
         """
         self.model = model
         self.optimizer = optimizer
         self.schedules = schedules
+        self.prototypes = prototypes
         self.clip_grad = float(cfg.optim.clip_grad or 0.0)
+        self.freeze_backbone_iterations = int(cfg.finetune.freeze_backbone_iterations)
         self.scaler = scaler
         self.on_gradients = tuple(on_gradients)
+        self.gradient_norms: dict[str, Tensor] = {}
 
-    def __call__(self, batch: Batch, iteration: int) -> dict[str, Tensor]:
+    def __call__(self, batch: Batch | Sequence[Batch], iteration: int) -> dict[str, Tensor]:
+        """Carry out one iteration and return official's displayed losses; see `run`."""
+        return self.run(batch, iteration).losses.displayed
+
+    def run(self, batch: Batch | Sequence[Batch], iteration: int) -> StepReport:
         """Carry out one iteration.
 
         Args:
-            batch: from `collate_data_and_cast`.
+            batch: from `collate_data_and_cast`, or micro-batches of equal size, whose gradients are averaged.
             iteration: position in the schedules, from 0.
 
-        Returns:
-            The losses that `SSLMetaArch.forward_backward` shows, detached, averaged over ranks.
-
         Raises:
-            FloatingPointError: a loss is not a number on some rank. Nothing has been updated then; official
-                raises too, but after the optimizer and the teacher took their step (Q55).
+            FloatingPointError: a loss, or without a scaler a gradient, is not finite on some rank. Nothing but the
+                centres has been updated then; official raises too, but after the optimizer and the teacher took their
+                step (Q55).
         """
         now = self.schedules.at(iteration)
         apply_optim_scheduler(self.optimizer, now.lr, now.wd, now.last_layer_lr)
+        if iteration < self.freeze_backbone_iterations:
+            _freeze_backbone(self.optimizer)
         self.optimizer.zero_grad(set_to_none=True)
-        loss_dict = self.model.forward_backward(batch, now.teacher_temp, backward=self._backward)
-        losses = _averaged_over_ranks(loss_dict)
-        _check_numbers(losses, iteration)
+        if self.prototypes is not None:
+            self.prototypes.prepare(iteration)
+        losses = _averaged_over_ranks(self.model.forward_backward(batch, now.teacher_temp, backward=self._backward))
+        _check_numbers(losses.displayed, iteration, "losses")
         self._optimize()
         self.model.update_teacher(now.momentum)
-        return losses
+        return StepReport(losses, dict(self.gradient_norms), now)
 
     def _backward(self, loss: Tensor) -> None:
         torch.autograd.backward(loss if self.scaler is None else self.scaler.scale(loss))
 
     def _optimize(self) -> None:
         """Clip each submodule by its own norm (Q40) and step (`dinov2/train/train.py:249-262`)."""
+        optimizers = [self.optimizer, *([] if self.prototypes is None else [self.prototypes.optimizer])]
         # Without clipping official leaves unscaling to scaler.step; doing it here changes no number.
         if self.scaler is not None:
-            self.scaler.unscale_(self.optimizer)
+            for optimizer in optimizers:
+                self.scaler.unscale_(optimizer)
         self._show("gradients")
-        if self.clip_grad:
-            for module in self.model.student.values():
-                nn.utils.clip_grad_norm_(module.parameters(), self.clip_grad)
+        self._clip()
         self._show("clipped_gradients")
         if self.scaler is None:
-            self.optimizer.step()
-        else:
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
+            _check_numbers(self.gradient_norms, None, "gradient norms")
+            for optimizer in optimizers:
+                optimizer.step()
+            return
+        for optimizer in optimizers:  # skips the step where a gradient is not finite, and lowers the scale
+            self.scaler.step(optimizer)
+        self.scaler.update()
+
+    def _clip(self) -> None:
+        """Clip, or only measure."""
+        for name, module in self.model.student.items():
+            parameters = list(module.parameters())
+            if self.clip_grad:
+                norm = nn.utils.clip_grad_norm_(parameters, self.clip_grad)
+            else:
+                norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+            self.gradient_norms[name] = norm.full_tensor() if isinstance(norm, DTensor) else norm
 
     def _show(self, stage: GradientStage) -> None:
         for hook in self.on_gradients:
             hook(stage, self.model.student)
 
 
-def _averaged_over_ranks(loss_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+def _freeze_backbone(optimizer: torch.optim.Optimizer) -> None:
+    """Let only the heads learn, by official's way with the last layer: learning rate 0 (Q41)."""
+    for group in optimizer.param_groups:
+        if group["submodule"] == "backbone":
+            group["lr"] = 0.0
+
+
+def _averaged_over_ranks(losses: Losses) -> Losses:
     """Return the mean of each loss over ranks (`dinov2/train/train.py:269-271`)."""
-    values = torch.stack([loss.detach() for loss in loss_dict.values()])
-    if dist.is_initialized() and dist.get_world_size() > 1:
-        dist.all_reduce(values)
-        values /= dist.get_world_size()
-    return dict(zip(loss_dict, values.unbind(), strict=True))
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return losses
+    values = torch.stack([losses.total, *losses.optimised.values(), *losses.displayed.values()])
+    dist.all_reduce(values)
+    total, *rest = (values / dist.get_world_size()).unbind()
+    n_optimised = len(losses.optimised)
+    return Losses(
+        total,
+        dict(zip(losses.optimised, rest[:n_optimised], strict=True)),
+        dict(zip(losses.displayed, rest[n_optimised:], strict=True)),
+    )
 
 
-def _check_numbers(losses: dict[str, Tensor], iteration: int) -> None:
-    """Raise FloatingPointError where the sum of losses is NaN (`dinov2/train/train.py:273`)."""
-    values = {name: float(loss) for name, loss in losses.items()}
-    if math.isnan(sum(values.values())):
-        culprits = ", ".join(f"{name} = {value}" for name, value in values.items() if not math.isfinite(value))
+def _check_numbers(values: Mapping[str, Tensor], iteration: int | None, what: str) -> None:
+    """Raise FloatingPointError where a value is not finite (`dinov2/train/train.py:273`, which looks for NaN)."""
+    # One transfer for all of them: each would wait for the device.
+    numbers = dict(zip(values, torch.stack([value.float() for value in values.values()]).tolist(), strict=True))
+    if not all(map(math.isfinite, numbers.values())):
+        culprits = ", ".join(f"{name} = {value}" for name, value in numbers.items() if not math.isfinite(value))
+        place = "" if iteration is None else f"iteration {iteration}: "
         raise FloatingPointError(
-            f"iteration {iteration}: {culprits}, expected finite losses; nothing was updated. Lower optim.base_lr, "
+            f"{place}{culprits}, expected finite {what}; nothing was updated. Lower optim.base_lr, "
             "or look for float16 overflow"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -11,8 +12,11 @@ from torch import Tensor, nn
 
 from port.models import ARCHITECTURES, Architecture, DINOHead, build_model
 from port.optim import fuse_params_groups, get_params_groups_with_decay
+from port.weights import load_backbone
 
 __all__ = ["StudentTeacher"]
+
+logger = logging.getLogger("port")
 
 Self = TypeVar("Self", bound="StudentTeacher")
 
@@ -72,15 +76,18 @@ class StudentTeacher(nn.Module):
         return self
 
     def get_params_groups(self) -> list[dict[str, Any]]:
-        """Return the student's parameter groups, fused per submodule (`dinov2/train/ssl_meta_arch.py:384`)."""
+        """Return the student's parameter groups, fused per submodule (`dinov2/train/ssl_meta_arch.py:384`).
+
+        Beyond official's keys, `submodule` names the student's part that a group belongs to.
+        """
         all_params_groups: list[dict[str, Any]] = []
-        for module in self.student.values():
+        for key, module in self.student.items():
             groups = get_params_groups_with_decay(
                 module,
                 lr_decay_rate=self.cfg.optim.layerwise_decay,
                 patch_embed_lr_mult=self.cfg.optim.patch_embed_lr_mult,
             )
-            all_params_groups += [{**group, "foreach": True} for group in fuse_params_groups(groups)]
+            all_params_groups += [{**group, "foreach": True, "submodule": key} for group in fuse_params_groups(groups)]
         return all_params_groups
 
 
@@ -95,15 +102,11 @@ def _build_head(embed_dim: int, head_cfg: DictConfig) -> DINOHead:
 
 
 def _load_backbone(backbone: nn.Module, path: str) -> None:
-    """Load a state dict, bare or under `model` (`dinov2/train/ssl_meta_arch.py:45`, Q46).
+    """Load a backbone's state dict, bare or under `model` (`dinov2/train/ssl_meta_arch.py:45`, Q46).
 
     Raises:
-        ValueError: no key of the file is one of the backbone's.
+        ValueError: the file is no checkpoint, or of another architecture; see `port.weights.load_backbone`.
+        OSError: the file cannot be read.
     """
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    result = backbone.load_state_dict(checkpoint.get("model", checkpoint), strict=False)
-    if len(result.missing_keys) == len(backbone.state_dict()):
-        raise ValueError(
-            f"student.pretrained_weights: {path} has no key of this backbone, expected e.g. "
-            f"{result.missing_keys[0]!r}; convert the checkpoint's names first"
-        )
+    report = load_backbone(backbone, path)
+    logger.info("student.pretrained_weights: %s", report)

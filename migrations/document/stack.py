@@ -41,6 +41,7 @@ NOT_OFFERED: dict[str, str] = {
         "it does not train: helpers without imports, backbone outputs indexed as a list per crop, [B] weights "
         "for an iBOT loss over flat tokens, groups that fail on heads, masks that overflow `upperbound`"
     ),
+    "training_trajectory": "it does not train, see gradients.step",
 }
 """Capability to the reason why this stack has none."""
 

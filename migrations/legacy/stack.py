@@ -22,6 +22,7 @@ __all__ = ["NOT_OFFERED", "LegacyStack"]
 NOT_OFFERED: dict[str, str] = {
     "mask_counts": "each token is masked by a draw of its own: no number of patches is ever asked for",
     "default_config": "the fork keeps its defaults in an argument parser, under names that are not official's",
+    "training_trajectory": "its first step already differs, see gradients.step: a hundred would show nothing more",
     "recipe_configs": "the fork has no recipes: a launcher sets the flags of its argument parser",
 }
 """Capability to the reason why this stack has none."""

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["SCHEDULES", "centered_targets", "moments", "optimizer_rows", "recorded_counts", "state_parts"]
+__all__ = [
+    "SCHEDULES",
+    "centered_targets",
+    "moments",
+    "optimizer_rows",
+    "recorded_counts",
+    "settled_centers",
+    "snapshot",
+    "state_parts",
+]
 
 SCHEDULES = ("lr", "wd", "momentum", "teacher_temp", "last_layer_lr")
 """The schedules in the order in which official builds them (`dinov2/train/train.py:103-109`)."""
@@ -104,3 +114,32 @@ def state_parts(state: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
         "teacher": {k: v for k, v in copies.items() if k.startswith("teacher.")},
         "centers": {k: v for k, v in copies.items() if k.endswith("center")},
     }
+
+
+def settled_centers(model: nn.Module) -> dict[str, Tensor]:
+    """Return the centres of a model's losses as the next step will use them, and leave the model alone.
+
+    Both losses keep an update pending until their next use (Q14). It is applied here to shallow copies, so that a
+    training that goes on does not notice.
+    """
+    centers: dict[str, Tensor] = {}
+    for name in ("dino_loss", "ibot_patch_loss"):
+        loss = getattr(model, name, None)
+        if loss is not None:
+            settled = copy.copy(loss)
+            settled._buffers = dict(loss._buffers)
+            settled.apply_center_update()
+            centers[f"{name}.center"] = settled.center.detach().clone()
+    return centers
+
+
+def snapshot(model: nn.Module, optimizer: torch.optim.Optimizer, names: Mapping[int, str]) -> dict[str, dict[str, Any]]:
+    """Return copies of everything that a training carries from one step to the next.
+
+    Args:
+        model: official's `SSLMetaArch`, or one with its names.
+        optimizer: over the student.
+        names: parameter name by `id(parameter)`.
+    """
+    centers = settled_centers(model)
+    return {**state_parts(model.state_dict()), **moments(optimizer, names), "centers": centers}

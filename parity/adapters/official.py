@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from parity.adapters.common import SCHEDULES, centered_targets, optimizer_rows, recorded_counts
 from parity.adapters.official_build import RealNumbers, architecture
 from parity.adapters.official_step import collate_of_official_training, run_official_step
+from parity.adapters.official_trajectory import run_official_trajectory
 from parity.names import canonical
 from parity.reference import Reference
 from port.models import Architecture
@@ -199,6 +200,17 @@ class OfficialStack:
     ) -> dict[str, dict[str, Any]]:
         """One iteration of official `do_train` itself, see `parity.adapters.official_step`."""
         return run_official_step(self._reference, self._scaled(config), state, batch, iteration, seed)
+
+    def training_trajectory(
+        self,
+        config: DictConfig,
+        state: Mapping[str, Tensor],
+        batches: Sequence[Mapping[str, Any]],
+        snapshots: Sequence[int],
+        seed: int,
+    ) -> dict[str, Any]:
+        """As many iterations of one official `do_train`, see `parity.adapters.official_trajectory`."""
+        return run_official_trajectory(self._reference, self._scaled(config), state, batches, snapshots, seed)
 
     def _loss(self, name: str, like: Tensor) -> Any:
         """A loss with a centre of the width and dtype of `like` (…, K)."""

@@ -17,12 +17,12 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from parity.adapters.common import moments, state_parts
+from parity.adapters.common import moments, settled_centers, state_parts
 from parity.names import canonical
 from parity.reference import Reference
 from parity.reference.substitutes import attach_fsdp_methods
 
-__all__ = ["collate_of_official_training", "run_official_step"]
+__all__ = ["collate_of_official_training", "files_replaced", "prepared_batch", "prepared_model", "run_official_step"]
 
 
 def run_official_step(
@@ -46,22 +46,33 @@ def run_official_step(
     Returns:
         The mapping that `parity.stack` documents for `training_step`.
     """
-    dtype = next(t.dtype for t in state.values() if t.is_floating_point())
-    model = reference.module("train.ssl_meta_arch").SSLMetaArch(config).to(dtype)
-    model.load_state_dict(dict(state), strict=True)
-    for submodel in [*model.student.values(), *model.teacher.values()]:
-        attach_fsdp_methods(submodel)
+    model, dtype = prepared_model(reference, config, state)
     watch = _Watch(model)
-    prepared = {k: v.to(dtype) if _is_image(k, v) else _copy(v) for k, v in batch.items()}
+    prepared = prepared_batch(batch, dtype)
 
     def loader(**_: Any) -> Iterator[dict[str, Any]]:
         torch.manual_seed(seed)
         yield prepared
 
-    with _files_replaced(reference, config, loader, start=iteration, on_optimizer=watch.optimizer):
+    with files_replaced(reference, config, loader, start=iteration, on_optimizer=watch.optimizer):
         watch.attach()
         reference.module("train.train").do_train(config, model, resume=True)
     return watch.result()
+
+
+def prepared_model(reference: Reference, config: DictConfig, state: Mapping[str, Tensor]) -> tuple[Any, torch.dtype]:
+    """Return official `SSLMetaArch` with the given state, and the dtype of that state."""
+    dtype = next(t.dtype for t in state.values() if t.is_floating_point())
+    model = reference.module("train.ssl_meta_arch").SSLMetaArch(config).to(dtype)
+    model.load_state_dict(dict(state), strict=True)
+    for submodel in [*model.student.values(), *model.teacher.values()]:
+        attach_fsdp_methods(submodel)
+    return model, dtype
+
+
+def prepared_batch(batch: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Any]:
+    """Return a copy of a collated batch with its images in the given dtype."""
+    return {k: v.to(dtype) if _is_image(k, v) else _copy(v) for k, v in batch.items()}
 
 
 def collate_of_official_training(reference: Reference, config: DictConfig) -> Callable[..., dict[str, Any]]:
@@ -72,7 +83,7 @@ def collate_of_official_training(reference: Reference, config: DictConfig) -> Ca
         captured.update(options)
         return iter(())
 
-    with _files_replaced(reference, config, loader, start=0, on_optimizer=lambda _: None):
+    with files_replaced(reference, config, loader, start=0, on_optimizer=lambda _: None):
         reference.module("train.train").do_train(config, _NoModel(), resume=True)
     collate: Callable[..., dict[str, Any]] = captured["collate_fn"]
     return collate
@@ -119,14 +130,12 @@ class _Watch:
 
     def result(self) -> dict[str, dict[str, Any]]:
         """What `training_step` returns."""
-        for loss in (self._model.dino_loss, getattr(self._model, "ibot_patch_loss", None)):
-            if loss is not None:
-                loss.apply_center_update()  # pending until the next step (Q14); applied here to be compared
         return {
             "losses": self.losses,
             "gradients": self.gradients,
             "clipped_gradients": self.clipped,
             **state_parts(self._model.state_dict()),
+            "centers": settled_centers(self._model),
             **self._moments,
             "hyperparameters": self.hyperparameters,
         }
@@ -147,7 +156,7 @@ class _NoModel(nn.Module):
 
 
 @contextlib.contextmanager
-def _files_replaced(
+def files_replaced(
     reference: Reference,
     config: DictConfig,
     loader: Callable[..., Any],

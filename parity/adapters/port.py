@@ -10,15 +10,15 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from parity.adapters.common import SCHEDULES, centered_targets, moments, optimizer_rows, recorded_counts, state_parts
+from parity.adapters.common import SCHEDULES, centered_targets, optimizer_rows, recorded_counts, snapshot
 from port.config import RECIPES, apply_scaling_rules, default_config, load_recipe
-from port.data import MaskingGenerator, collate_data_and_cast
+from port.data import Batch, MaskingGenerator, collate_data_and_cast
 from port.data.masking import max_num_patches
-from port.losses import DINOLoss, KoLeoLoss, iBOTPatchLoss
+from port.losses import DINOLoss, KoLeoLoss, PrototypeLoss, iBOTPatchLoss
 from port.models import Architecture, DINOHead, build_model
 from port.optim import apply_optim_scheduler, build_optimizer, build_schedulers
 from port.ssl_meta_arch import SSLMetaArch
-from port.step import TrainStep
+from port.step import GradientHook, TrainStep
 
 __all__ = ["PortStack"]
 
@@ -32,9 +32,7 @@ class PortStack:
 
     name = "port"
     claims_bitwise = True
-    not_offered: Mapping[str, str] = {
-        "prototype_loss": "port has no prototype loss yet, and official has none to compare with",
-    }
+    prototype_modes = ("masked",)
 
     def __init__(self, architectures: Mapping[str, Architecture]) -> None:
         self._architectures = architectures
@@ -109,6 +107,26 @@ class PortStack:
         loss = (DINOLoss(width) if kind == "dino" else iBOTPatchLoss(width)).to(dtype)
         return centered_targets(loss, kind, teacher_outputs, teacher_temp)
 
+    def prototype_loss(self, mode: str, student_tokens: Tensor, teacher_tokens: Tensor, masks: Tensor) -> Tensor:
+        """The student's term of `port.losses.PrototypeLoss`, with the axes of the feature space as prototypes.
+
+        Raises:
+            ValueError: `mode` is not `masked`.
+        """
+        if mode not in self.prototype_modes:
+            offered = ", ".join(self.prototype_modes)
+            raise ValueError(f"prototype mode {mode!r} is not offered, expected {offered}")
+        embed_dim, config = student_tokens.shape[-1], default_config()
+        config.prototype.n_prototypes = embed_dim
+        loss = PrototypeLoss(embed_dim, config.prototype).to(student_tokens.dtype)
+        with torch.no_grad():
+            loss.bank.weight.copy_(torch.eye(embed_dim))
+        weight = (1 / masks.sum(-1).clamp(min=1.0)).unsqueeze(-1).expand_as(masks)[masks]
+        indices = masks.flatten().nonzero().flatten()
+        terms = loss(teacher_tokens, student_tokens[masks], indices, weight, config.teacher.teacher_temp)
+        student: Tensor = terms.student
+        return student
+
     def schedules(self, config: DictConfig) -> dict[str, np.ndarray]:
         """Every value of `port.optim.build_schedulers`."""
         built = build_schedulers(_scaled(config))
@@ -167,31 +185,62 @@ class PortStack:
         seed: int,
     ) -> dict[str, dict[str, Any]]:
         """One `port.step.TrainStep`, observed through its gradient hook."""
-        config = _scaled(config)
-        dtype = next(t.dtype for t in state.values() if t.is_floating_point())
-        model = SSLMetaArch(config, architectures=self._architectures).to(dtype).train()
-        model.load_state_dict(dict(state), strict=True)
-        optimizer = build_optimizer(config, model.get_params_groups())
         seen: dict[str, dict[str, Any]] = {}
 
         def watch(stage: str, student: nn.ModuleDict) -> None:
             seen[stage] = {n: p.grad.clone() for n, p in student.named_parameters() if p.grad is not None}
 
-        step = TrainStep(model, optimizer, build_schedulers(config), config, on_gradients=(watch,))
-        images = {k: v.to(dtype) for k, v in batch.items() if k.endswith("_crops")}
+        step = self._train_step(config, state, watch)
+        typed = _batch(batch, state)
         torch.manual_seed(seed)
-        losses = step({**batch, **images}, iteration)  # type: ignore[typeddict-item] # official's keys, as documented
-        return {**seen, "losses": losses, **_after(model, optimizer)}
+        losses = step(typed, iteration)
+        names = _names(step)
+        rates = optimizer_rows(step.optimizer, names)
+        return {**seen, "losses": losses, **snapshot(step.model, step.optimizer, names), "hyperparameters": rates}
+
+    def training_trajectory(
+        self,
+        config: DictConfig,
+        state: Mapping[str, Tensor],
+        batches: Sequence[Mapping[str, Any]],
+        snapshots: Sequence[int],
+        seed: int,
+    ) -> dict[str, Any]:
+        """One `port.step.TrainStep`, called for every iteration as `port`'s training loop calls it."""
+        step = self._train_step(config, state)
+        names = _names(step)
+        losses, taken = [], {}
+        for iteration, batch in enumerate(batches):
+            typed = _batch(batch, state)
+            torch.manual_seed(seed + iteration)
+            report = step.run([typed], iteration)
+            losses.append({name: value.clone() for name, value in report.losses.displayed.items()})
+            if iteration in snapshots:
+                taken[iteration] = snapshot(step.model, step.optimizer, names)
+        return {"losses": losses, "snapshots": taken}
+
+    def _train_step(self, config: DictConfig, state: Mapping[str, Tensor], *hooks: GradientHook) -> TrainStep:
+        """A step over a model that has the given state, in the dtype of that state."""
+        config = _scaled(config)
+        model = SSLMetaArch(config, architectures=self._architectures).to(_dtype(state)).train()
+        model.load_state_dict(dict(state), strict=True)
+        optimizer = build_optimizer(config, model.get_params_groups())
+        return TrainStep(model, optimizer, build_schedulers(config), config, on_gradients=hooks)
 
 
-def _after(model: SSLMetaArch, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Any]]:
-    """The updated state, with the pending centre update applied as parity asks, and the rates in force."""
-    model.dino_loss.apply_center_update()
-    if model.do_ibot:
-        model.ibot_patch_loss.apply_center_update()
-    names = {id(p): name for name, p in model.student.named_parameters()}
-    rates = optimizer_rows(optimizer, names)
-    return {**state_parts(model.state_dict()), **moments(optimizer, names), "hyperparameters": rates}
+def _dtype(state: Mapping[str, Tensor]) -> torch.dtype:
+    return next(t.dtype for t in state.values() if t.is_floating_point())
+
+
+def _batch(batch: Mapping[str, Any], state: Mapping[str, Tensor]) -> Batch:
+    """The batch with its crops in the dtype of the state."""
+    images = {name: value.to(_dtype(state)) for name, value in batch.items() if name.endswith("_crops")}
+    return {**batch, **images}  # type: ignore[typeddict-item] # official's keys, as documented
+
+
+def _names(step: TrainStep) -> dict[int, str]:
+    """Parameter names of the student by `id(parameter)`."""
+    return {id(parameter): name for name, parameter in step.model.student.named_parameters()}
 
 
 def _scaled(config: DictConfig) -> DictConfig:

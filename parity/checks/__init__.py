@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from parity.checks import collate, files, gradients, losses, masks, modules, param_groups, schedules
+from parity.checks import collate, files, gradients, losses, masks, modules, param_groups, schedules, trajectory
 from parity.checks.base import FAMILIES, Check, Context, NotRunError, run_check
 
 __all__ = ["CHECKS", "FAMILIES", "Check", "Context", "NotRunError", "run_check"]
@@ -16,4 +16,5 @@ CHECKS: tuple[Check, ...] = (
     *param_groups.CHECKS,
     *modules.CHECKS,
     *gradients.CHECKS,
+    *trajectory.CHECKS,
 )

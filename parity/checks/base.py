@@ -14,7 +14,7 @@ from parity.stack import capability, stack_name
 
 __all__ = ["FAMILIES", "Check", "Context", "NotRunError", "Observation", "Partly", "describe_error", "run_check"]
 
-FAMILIES = ("files", "masks", "collate", "losses", "schedules", "param_groups", "modules", "gradients")
+FAMILIES = ("files", "masks", "collate", "losses", "schedules", "param_groups", "modules", "gradients", "trajectory")
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Check:
 
     Attributes:
         id: `family.name`.
-        level: `L0` … `L3`.
+        level: `L0` … `L4`.
         title: one line: what is compared.
         official: official files and lines that the reference side executes.
         needs: capabilities that the subject must offer.

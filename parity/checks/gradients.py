@@ -22,7 +22,7 @@ from parity.seeding import seeded
 from parity.stack import claims_bitwise, stack_name
 from parity.tables import row
 
-__all__ = ["CHECKS", "flat_step", "step_inputs"]
+__all__ = ["CHECKS", "flat_step", "starting_state", "step_inputs"]
 
 _STEP = ("dinov2/train/train.py:134-300", "dinov2/train/ssl_meta_arch.py:144-400")
 _PARTS = (
@@ -54,15 +54,18 @@ def step_inputs(reference: Any, recipe: Recipe, state: str) -> tuple[DictConfig,
     batch = dict(reference.collate(given, config, torch.float32))
     if n_local == 0:  # official collate cannot stack zero crops (Q19); its forward takes an empty tensor
         batch["collated_local_crops"] = batch["collated_local_crops"][:0]
-    initial = reference.init_state(config, _SEED)
-    if state == "generic":
-        initial = states.generic_state(initial, _SEED)
-    else:
-        initial = {n: initial.get(n.replace("teacher.", "student.", 1), t) for n, t in initial.items()}
-    inputs = {f"state {name}": tensor for name, tensor in initial.items()}
+    inputs = {f"state {name}": tensor for name, tensor in starting_state(reference, config, state).items()}
     images = ("collated_global_crops", "collated_local_crops")
     inputs |= {name: batch.pop(name) for name in images}
     return config, inputs, batch
+
+
+def starting_state(reference: Any, config: DictConfig, state: str) -> dict[str, Tensor]:
+    """Return the named state: `generic`, or `init` with the teacher synchronised with the student, as training does."""
+    initial = reference.init_state(config, _SEED)
+    if state == "generic":
+        return states.generic_state(initial, _SEED)
+    return {n: initial.get(n.replace("teacher.", "student.", 1), t) for n, t in initial.items()}
 
 
 def flat_step(

@@ -40,13 +40,16 @@ class KoLeoLoss(nn.Module):
         """Return minus the mean log distance to the nearest neighbour (`dinov2/loss/koleo_loss.py:37`).
 
         Args:
-            student_output: features (B, D), of any length; autocast is off inside.
-            eps: lower bound of norms and offset of distances; it is 0 in float16 (Q2).
+            student_output: features (B, D), of any length; autocast is off inside, and half precision is widened,
+                where official's stays half (Q2).
+            eps: lower bound of norms and offset of distances; it would be 0 in float16.
 
         Returns:
             Scalar.
         """
         with torch.autocast(student_output.device.type, enabled=False):
+            if student_output.dtype in (torch.float16, torch.bfloat16):
+                student_output = student_output.float()
             student_output = normalize(student_output, eps=eps, p=2, dim=-1)
             neighbours = self.pairwise_NNs_inner(student_output)
             distances = self.pdist(student_output, student_output[neighbours])

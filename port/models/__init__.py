@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from port.models.architectures import ARCHITECTURES, Architecture, build_backbone, build_model
-from port.models.chunks import BlockChunk
+from port.models.chunks import BlockChunk, flat_blocks
 from port.models.dino_head import DINOHead
 from port.models.features import Features
 from port.models.vision_transformer import DinoVisionTransformer
@@ -17,4 +17,5 @@ __all__ = [
     "Features",
     "build_backbone",
     "build_model",
+    "flat_blocks",
 ]

@@ -33,13 +33,14 @@ class Architecture:
 ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
     {
         "vit_tiny": Architecture(embed_dim=192, depth=12, num_heads=3),  # the port's own, for small machines
+        "vit_demo": Architecture(embed_dim=192, depth=4, num_heads=3),  # the port's own, for the built-in demonstration
         "vit_small": Architecture(embed_dim=384, depth=12, num_heads=6),
         "vit_base": Architecture(embed_dim=768, depth=12, num_heads=12),
         "vit_large": Architecture(embed_dim=1024, depth=24, num_heads=16),
         "vit_giant2": Architecture(embed_dim=1536, depth=40, num_heads=24),
     }
 )
-"""The backbones of `dinov2/models/vision_transformer.py:341-397`, and one more."""
+"""The backbones of `dinov2/models/vision_transformer.py:341-397`, and two more."""
 
 
 def _find(arch: str, architectures: Mapping[str, Architecture]) -> Architecture:

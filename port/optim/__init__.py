@@ -9,6 +9,7 @@ from port.optim.param_groups import (
     get_params_groups_with_decay,
     get_vit_lr_decay_rate,
 )
+from port.optim.prototypes import PrototypeOptimizer
 from port.optim.schedules import (
     CosineScheduler,
     Hyperparameters,
@@ -20,6 +21,7 @@ from port.optim.schedules import (
 __all__ = [
     "CosineScheduler",
     "Hyperparameters",
+    "PrototypeOptimizer",
     "Schedules",
     "apply_optim_scheduler",
     "build_optimizer",

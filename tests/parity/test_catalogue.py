@@ -109,6 +109,12 @@ def test_an_unknown_id_names_the_nearest_and_how_to_list(given: str, nearest: st
         explain(given)
 
 
+def test_an_unknown_id_like_no_other_only_says_how_to_list() -> None:
+    """Two sentences, with nothing guessed between them."""
+    with pytest.raises(UsageError, match=r"about 'xyzzy'\. Every id is listed by `python -m parity explain`"):
+        explain("xyzzy")
+
+
 def test_comments_in_code_are_no_headings() -> None:
     """`# before` inside a fence belongs to its entry."""
     assert "before" not in {entry.id for entry in entries()}

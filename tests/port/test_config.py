@@ -1,17 +1,30 @@
 from __future__ import annotations
 
+import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
-from omegaconf.errors import ValidationError
+import yaml  # type: ignore[import-untyped]  # PyYAML, which OmegaConf brings along, has no type information
+from omegaconf import DictConfig, OmegaConf
 
-from port.config import RECIPES, apply_scaling_rules, check_training_config, default_config, load_config, load_recipe
+from port.config import (
+    BUILT_IN,
+    RECIPES,
+    apply_scaling_rules,
+    check_training_config,
+    default_config,
+    find_config_file,
+    load_config,
+    load_recipe,
+)
+from port.config_run import RunConfig
 
 
 def test_sections_are_official_s() -> None:
-    """The top level has official's sections, in official's order, and the port's quirks after them."""
+    """The top level has the keys and sections of `RunConfig`, then official's sections in official's order."""
     assert list(default_config()) == [
+        *(field.name for field in fields(RunConfig)),
         "MODEL",
         "compute_precision",
         "dino",
@@ -22,7 +35,6 @@ def test_sections_are_official_s() -> None:
         "optim",
         "crops",
         "evaluation",
-        "quirks",
     ]
 
 
@@ -159,24 +171,206 @@ def test_an_override_without_a_value_is_an_error() -> None:
         load_config(None, ["optim.epochs"])
 
 
-def test_a_value_of_the_wrong_type_is_an_error() -> None:
-    """Types are checked when merging, not when used."""
-    with pytest.raises(ValidationError, match="'many'"):
-        load_config(None, ["optim.epochs=many"])
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("optim.epochs=many", "optim.epochs is 'many', expected a whole number such as 100"),
+        ("optim.epochs=3.5", "optim.epochs is '3.5', expected a whole number such as 100"),
+        ("optim.epochs=", "optim.epochs is '', expected a whole number such as 100"),
+        ("optim.epochs=[", "optim.epochs is '[', expected a whole number such as 100"),
+        ("compile=maybe", "compile is 'maybe', expected a true or false such as False"),
+        ("ibot.mask_ratio_min_max=0.3", "is '0.3', expected a list of numbers such as [0.1, 0.5]"),
+        ("optim=3", "optim is a section, expected keys inside it such as optim.epochs"),
+        ("optim.epochs.first=3", "optim.epochs is not a section, expected a whole number"),
+        ("optim.lr=${optim.nothing}", "optim.lr: Interpolation key 'optim.nothing' not found"),
+        ("=3", "has no key, expected key=value"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_an_error(override: str, expected: str) -> None:
+    """Types are checked when merging, not when used, and the message says what would do."""
+    with pytest.raises(ValueError, match=re.escape(expected)):
+        load_config(None, [override])
 
 
-def test_a_list_is_not_a_configuration(tmp_path: Path) -> None:
-    """A YAML file must hold sections."""
-    file = tmp_path / "list.yaml"
-    file.write_text("- optim\n")
-    with pytest.raises(ValueError, match="holds a list"):
+@pytest.mark.parametrize("text", ["no", "007", "a #b", "a: b", "[x", "", "1e3", "2024-01-01", "x=y:z"])
+def test_text_is_taken_as_it_was_typed(text: str) -> None:
+    """YAML would make False of `no`, 7 of `007` and `a` of `a #b`; a folder may have such a name."""
+    assert load_config(None, [f"train.output_dir={text}"]).train.output_dir == text
+
+
+def test_quoted_text_loses_its_quotes() -> None:
+    """Quotes that a shell left in place are YAML's."""
+    assert load_config(None, ['student.arch="vit_small"']).student.arch == "vit_small"
+
+
+def test_exponents_without_a_point_are_numbers(tmp_path: Path) -> None:
+    """YAML 1.1 reads 5e-4 as text; here it is a number, in files and overrides, as in official."""
+    file = tmp_path / "run.yaml"
+    file.write_text("optim:\n  base_lr: 5e-4\n")
+    assert load_config(file, ["optim.min_lr=1e-7"]).optim.base_lr == 0.0005
+    assert load_config(file, ["optim.min_lr=1e-7"]).optim.min_lr == 1e-7
+
+
+def test_later_overrides_win() -> None:
+    """Also a section given as a whole."""
+    cfg = load_config(None, ["optim.epochs=3", "optim={epochs: 4, warmup_epochs: 1}", "optim.warmup_epochs=2"])
+    assert (cfg.optim.epochs, cfg.optim.warmup_epochs, cfg.optim.min_lr) == (4, 2, 1e-6)
+
+
+def _masks(cfg: DictConfig) -> tuple[list[float], float]:
+    return list(cfg.ibot.mask_ratio_min_max), cfg.ibot.mask_sample_probability
+
+
+def test_the_document_s_flags_set_official_s_keys(tmp_path: Path) -> None:
+    """mask_ratio_min, mask_ratio_max and mask_sample_probability, at the top level and under ibot."""
+    file = tmp_path / "run.yaml"
+    file.write_text("mask_sample_probability: 0.4\nibot:\n  mask_ratio_min: 0.2\n")
+    assert _masks(load_config(file)) == ([0.2, 0.5], 0.4)
+    assert _masks(load_config(file, ["mask_ratio_max=0.7", "ibot.mask_ratio_min=0.3"])) == ([0.3, 0.7], 0.4)
+
+
+@pytest.mark.parametrize(("value", "weight"), [("true", 1.0), ("false", 0.0)])
+def test_use_prototype_clustering_turns_the_prototype_loss_on(value: str, weight: float) -> None:
+    """The document's switch is a weight here; off is the default."""
+    assert load_config().prototype.loss_weight == 0.0
+    cfg = load_config(None, ["prototype.loss_weight=0.5", f"use_prototype_clustering={value}"])
+    assert cfg.prototype.loss_weight == weight
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("mask_ratio_min=low", "mask_ratio_min is 'low', expected a number such as 0.1"),
+        ("use_prototype_clustering=2", "use_prototype_clustering is 2, expected true or false"),
+        ("optim.mask_ratio_min=0.1", "unknown configuration key 'optim.mask_ratio_min'"),
+    ],
+)
+def test_the_document_s_flags_are_checked(override: str, expected: str) -> None:
+    """Values have types, and a flag in a foreign section is no flag."""
+    with pytest.raises(ValueError, match=re.escape(expected)):
+        load_config(None, [override])
+
+
+def test_a_key_without_its_section_names_the_sections() -> None:
+    """`epochs` is in one section, `loss_weight` in three."""
+    with pytest.raises(ValueError, match=r"did you mean 'optim\.epochs'\?"):
+        load_config(None, ["epochs=3"])
+    with pytest.raises(ValueError, match=r"'dino\.loss_weight' or 'ibot\.loss_weight' or 'prototype\.loss_weight'"):
+        load_config(None, ["loss_weight=3"])
+
+
+def test_capitals_do_not_hide_a_key() -> None:
+    """Official's `MODEL.WEIGHTS` is the only key in capitals."""
+    with pytest.raises(ValueError, match=r"did you mean 'MODEL\.WEIGHTS'\?"):
+        load_config(None, ["model.weights=x"])
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("- optim\n", "holds a list, expected sections such as 'optim:'"),
+        ("optim\n", "holds only 'optim', expected sections"),
+        ("optim:\n  epochs: 3\n  epochs: 4\n", ", line 3: not valid YAML: found duplicate key epochs"),
+        (
+            "optim:\n\tepochs: 3\n",
+            ", line 2: not valid YAML: found character '\\t' that cannot start any token; YAML is",
+        ),
+        ("optim: [\n", ", line 2: not valid YAML"),
+        ("---\noptim:\n---\noptim:\n", ", line 3: not valid YAML: but found another document"),
+        (
+            "# one\noptim:\n  epoch: 3\n",
+            ", line 3: unknown configuration key 'optim.epoch'; did you mean 'optim.epochs'?",
+        ),
+        ("optim:\n  base_lr: 1.0\n  epochs: x\n", ", line 3: optim.epochs is 'x', expected a whole number such as 100"),
+        ("optim: 3\n", ", line 1: optim is a section"),
+        (
+            "optim.epochs: 3\n",
+            ", line 1: the key 'optim.epochs' has dots, which only overrides may have; in a file write",
+        ),
+        ("optim: &a\n  lr: *a\n", ", line 2: 'lr' holds itself"),
+        ("[a, b]: 3\n", ", line 1: expected a key"),
+        ("1: 3\n", ", line 1: unknown configuration key '1'"),
+        ("optim:\n  lr: ${optim\n", "at input '${optim'; another key is meant by ${section.key}"),
+        ("optim:\n  lr: ???\n", "Missing mandatory value"),
+    ],
+)
+def test_a_bad_file_is_an_error_with_its_line(content: str, expected: str, tmp_path: Path) -> None:
+    """Each message says which file, which line and what was expected."""
+    file = tmp_path / "run.yaml"
+    file.write_text(content)
+    with pytest.raises(ValueError, match=re.escape(expected)) as caught:
         load_config(file)
+    assert str(file) in str(caught.value) or "mandatory" in expected
 
 
-def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
-    """A path that does not exist is reported as such."""
-    with pytest.raises(FileNotFoundError):
+def test_a_file_that_is_not_text_is_an_error(tmp_path: Path) -> None:
+    """An image in place of a YAML file, and a folder."""
+    file = tmp_path / "run.yaml"
+    file.write_bytes(b"\x89PNG\xff")
+    with pytest.raises(ValueError, match="is not a text file in UTF-8"):
+        load_config(file)
+    with pytest.raises(ValueError, match="is a folder, expected a YAML file"):
+        load_config(tmp_path)
+
+
+def test_sections_and_texts_may_be_empty(tmp_path: Path) -> None:
+    """A section whose keys are all commented out, and a text without a value."""
+    file = tmp_path / "run.yaml"
+    file.write_text("optim:\n#  epochs: 3\nibot: {}\nMODEL:\n  WEIGHTS:\n")
+    assert load_config(file) == default_config()
+
+
+def test_a_missing_file_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path that does not exist is named; a relative one is looked up in the working directory."""
+    with pytest.raises(FileNotFoundError, match=r"none\.yaml' does not exist"):
         load_config(tmp_path / "none.yaml")
+    (tmp_path / "run.yaml").write_text("optim:\n  epochs: 3\n")
+    monkeypatch.chdir(tmp_path)
+    assert load_config("run.yaml").optim.epochs == 3
+
+
+def test_official_s_default_file_loads(official_root: Path) -> None:
+    """The file that official ships changes nothing: it is the defaults, registers (newer than the wheel) aside."""
+    file = official_root / "dinov2" / "configs" / "ssl_default_config.yaml"
+    assert load_config(file) == default_config()
+    official = yaml.safe_load(file.read_text())
+    ours = default_config()
+    assert [key for section, keys in official.items() for key in keys if key not in ours[section]] == []
+
+
+@pytest.mark.parametrize(
+    ("base", "content", "changed"),
+    [
+        # dinov2/configs/train/vitl16_short.yaml, and what vitl14.yaml and vitg14.yaml change in ssl_default_config.
+        ("vitl16_short", {"train": {"dataset_path": "ImageNet:split=TRAIN", "batch_size_per_gpu": 64}}, {}),
+        ("vitl14", {"student": {"arch": "vit_large"}}, {"batch_size_per_gpu": 32}),
+        ("vitg14", {"student": {"arch": "vit_giant2"}}, {"batch_size_per_gpu": 12}),
+    ],
+)
+def test_official_s_recipes_load_as_files(
+    base: str, content: dict[str, dict[str, object]], changed: dict[str, object]
+) -> None:
+    """A recipe's file holds official's keys only, and is what `load_recipe` gives."""
+    file = find_config_file(base)
+    given = yaml.safe_load(file.read_text())
+    assert set(given) <= {"dino", "ibot", "train", "student", "teacher", "optim", "crops"}
+    cfg = load_config(file)
+    assert cfg == load_recipe(base)
+    for section, values in content.items():
+        assert {key: cfg[section][key] for key in values} == values
+    assert {key: cfg.train[key] for key in changed} == changed
+
+
+def test_built_in_names_are_files_and_files_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recipes, official's defaults and the demonstration have names; a file of that name wins."""
+    assert BUILT_IN == ("vitl16_short", "vitl14", "vitg14", "ssl_default_config", "demo")
+    assert load_config(find_config_file("ssl_default_config")) == default_config()
+    assert find_config_file("vitl14.yaml") == find_config_file("vitl14")
+    monkeypatch.chdir(tmp_path)
+    Path("vitl14.yaml").write_text("")
+    assert find_config_file("vitl14.yaml") == Path("vitl14.yaml")
+    with pytest.raises(FileNotFoundError, match="did you mean 'vitg14'"):
+        find_config_file("vitg15")
 
 
 @pytest.mark.parametrize(("images", "factor"), [(1024, 1.0), (4096, 2.0), (256, 0.5)])

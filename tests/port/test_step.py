@@ -113,7 +113,7 @@ def test_losses_are_those_of_the_model() -> None:
     model, step = training()
     losses = step(tiny_batch(model.cfg), 0)
     same = tiny_model()
-    expected = same.forward_backward(tiny_batch(same.cfg), step.schedules.teacher_temp[0])
+    expected = same.forward_backward(tiny_batch(same.cfg), step.schedules.teacher_temp[0]).displayed
     assert list(losses) == list(expected)
     for name, loss in losses.items():
         assert torch.equal(loss, expected[name])
@@ -159,7 +159,7 @@ def test_several_steps_lower_the_loss() -> None:
 def _step_on_rank(rank: int, folder: Path) -> None:
     model, step = training()
     batch = tiny_batch(model.cfg, seed=rank)
-    alone = {name: loss.detach() for name, loss in model.forward_backward(batch, 0.04).items()}
+    alone = {name: loss.detach() for name, loss in model.forward_backward(batch, 0.04).displayed.items()}
     losses = step(batch, 0)
     batch["collated_local_crops"][0] = float("nan") if rank == 1 else 0.0
     try:

@@ -32,10 +32,11 @@ def config() -> DictConfig:
     return RECIPES[0].config()
 
 
-def test_all_but_the_prototype_loss_is_offered(stack: Any) -> None:
+def test_everything_is_offered_but_official_s_prototype_loss(stack: Any) -> None:
     """Official has no such loss; port claims bits, and the reference itself claims nothing."""
-    assert capabilities_of(stack) == tuple(name for name in CAPABILITIES if name != "prototype_loss")
-    assert claims_bitwise(stack) is (stack_name(stack) == "port")
+    is_port = stack_name(stack) == "port"
+    assert capabilities_of(stack) == tuple(name for name in CAPABILITIES if is_port or name != "prototype_loss")
+    assert claims_bitwise(stack) is is_port
 
 
 def test_masks_are_bool_grids_from_the_random_module(stack: Any) -> None:
@@ -188,6 +189,53 @@ def test_a_step_returns_every_part_in_the_dtype_of_its_state(
         for n in kept
         if n.startswith("student.")
     }
+
+
+_CARRIED = ("parameters", "exp_avg", "exp_avg_sq", "teacher", "centers")
+
+
+def _training(stack: Any, config: DictConfig, steps: int, snapshots: list[int]) -> dict[str, Any]:
+    config = config.copy()
+    config.optim.warmup_epochs = config.optim.freeze_last_layer_epochs = 0  # so that everything moves at once
+    result: dict[str, Any] = stack.training_trajectory(config, *_state_and_batches(stack, config, steps), snapshots, 7)
+    return result
+
+
+def _state_and_batches(
+    stack: Any, config: DictConfig, steps: int
+) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
+    seeded(2)
+    batches = [stack.collate(states.samples(B, 96, 48, LOCAL, i), config, torch.float32) for i in range(steps)]
+    return states.generic_state(stack.init_state(config, 0), 0), batches
+
+
+def test_a_training_begins_with_the_step_at_iteration_0(stack: Any, config: DictConfig) -> None:
+    """The same batch, state and seed give the bits of `training_step`, and the inputs stay as they were."""
+    config.optim.warmup_epochs = 0
+    state, batches = _state_and_batches(stack, config, 1)
+    kept, before = {n: t.clone() for n, t in state.items()}, OmegaConf.to_yaml(config)
+    training = stack.training_trajectory(config.copy(), state, batches, [0], 7)
+    step = stack.training_step(config.copy(), state, batches[0], 0, 7)
+    assert len(training["losses"]) == 1
+    assert set(training["snapshots"]) == {0}
+    for part, values in {"losses": training["losses"][0], **training["snapshots"][0]}.items():
+        assert values.keys() == step[part].keys(), part
+        assert all(torch.equal(values[name], step[part][name]) for name in values), part
+    assert set(training["snapshots"][0]) == set(_CARRIED)
+    assert all(torch.equal(kept[n], state[n]) for n in kept)
+    assert OmegaConf.to_yaml(config) == before
+
+
+def test_looking_at_a_training_does_not_change_it(stack: Any, config: DictConfig) -> None:
+    """A snapshot applies pending centre updates to copies: later steps are the same without it."""
+    watched, unwatched = (_training(stack, config, 4, snapshots) for snapshots in ([0, 1, 2, 3], [3]))
+    for left, right in zip(watched["losses"], unwatched["losses"], strict=True):
+        assert all(torch.equal(left[name], right[name]) for name in left)
+    for part in _CARRIED:
+        first, last, again = watched["snapshots"][0][part], watched["snapshots"][3][part], unwatched["snapshots"][3]
+        assert all(torch.equal(last[name], again[part][name]) for name in last), part
+        moved = [name for name in last if not torch.equal(first[name], last[name])]
+        assert len(moved) == len(last), (part, set(last) - set(moved))
 
 
 def _named(state: dict[str, torch.Tensor], name: str) -> torch.Tensor:

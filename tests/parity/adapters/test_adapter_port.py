@@ -1,30 +1,45 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from parity import states
 from parity.adapters.port import PortStack
-from parity.checks.base import Check, Context, run_check
 from parity.recipes import RECIPES, SMALL_ARCHITECTURES
-from parity.results import ReferenceInfo
 from port.models import Architecture
 
 # Tensors this small are slower on several threads, many times so on a busy machine.
 torch.set_num_threads(1)
-
-INFO = ReferenceInfo("pypi", "pypi", "", "dinov2 0.0.1.dev2", "verified", 44, 44)
 
 
 def _stack() -> PortStack:
     return PortStack(SMALL_ARCHITECTURES)
 
 
-def test_what_is_not_offered_has_a_reason() -> None:
-    """The report shows it in place of a general sentence."""
-    never = Check("losses.prototype", "L1", "", (), ("prototype_loss",), lambda context: iter(()))
-    result = run_check(never, Context(None, INFO, _stack(), None, 1, True))
-    assert (result.status, result.reason) == ("not_run", f"prototype_loss: {_stack().not_offered['prototype_loss']}")
+def test_the_prototype_loss_by_hand() -> None:
+    """Two tokens per row, one along each axis: both rows count in the divisor, masked tokens alone in the sum."""
+    axes = torch.eye(2)
+    teacher = torch.stack((axes, axes))
+    student = torch.stack((axes, axes)).requires_grad_()
+    masks = torch.tensor([[True, True], [False, False]])
+    loss = _stack().prototype_loss("masked", student, teacher, masks)
+    # exp(cosine / 0.07) is (e^(1/0.07), 1) or its mirror: balanced already. The student's logits are cosine / 0.1.
+    p = 1 / (1 + math.exp(-1 / 0.07))
+    log_p = -math.log1p(math.exp(-10))
+    cross_entropy = -(p * log_p + (1 - p) * (log_p - 10))
+    assert float(loss.detach()) == pytest.approx(cross_entropy / 2, rel=1e-3)
+    (gradient,) = torch.autograd.grad(loss, student)
+    assert gradient[0].abs().sum() > 0
+    assert not gradient[1].any()
+
+
+def test_removed_prototype_modes_are_refused() -> None:
+    """The document keeps masked patches alone."""
+    tokens = torch.ones(1, 2, 3)
+    with pytest.raises(ValueError, match="'separate' is not offered, expected masked"):
+        _stack().prototype_loss("separate", tokens, tokens, torch.ones(1, 2, dtype=torch.bool))
 
 
 def test_architectures_are_those_given() -> None:

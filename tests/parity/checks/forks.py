@@ -1,4 +1,4 @@
-"""Forks of `port` with one thing changed, and one check made of them: what the tests of the checks share."""
+"""Forks of `port` with something changed, and one check made of them: what the tests of the checks share."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor, nn
 
 from parity.adapters.port import PortStack
 from parity.checks import CHECKS, Check, Context, run_check
 from parity.checks.base import Observation
 from parity.recipes import RECIPES, SMALL_ARCHITECTURES
 from parity.results import CheckResult, Comparison, ReferenceInfo
+from port.losses import DINOLoss, iBOTPatchLoss
+from port.models import attention, block, vision_transformer
 
-__all__ = ["Change", "Fork", "assert_no_alarm", "assert_seen", "check", "fork", "port"]
+__all__ = ["Change", "Fork", "assert_no_alarm", "assert_seen", "check", "fork", "hand_written", "port"]
 
 Change = Callable[[pytest.MonkeyPatch], None]
 """Changes code of `port` for one test; official code runs none of it, so that only the subject changes."""
@@ -96,3 +100,33 @@ def assert_no_alarm(result: CheckResult) -> None:
     """Assert that everything was compared and passed, and that nothing is accused."""
     assert result.status == "passed", (result.reason, [(c.name, c.tier, c.note) for c in result.diverged][:12])
     assert result.findings == []
+
+
+def hand_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Losses by einsum and log-sum-exp, attention and LayerNorm written out."""
+
+    def dino(self: Any, students: Any, teachers: Any) -> Tensor:
+        logits = torch.stack(list(students)) / 0.1
+        log_p = logits - torch.logsumexp(logits, dim=-1, keepdim=True)
+        return -torch.einsum("sbk,tbk->", log_p, torch.stack(list(teachers))) / logits.shape[1]
+
+    def likelihood(self: Any, student: Tensor, teacher: Tensor) -> Tensor:
+        logits = student / 0.1
+        return torch.einsum("...k,...k->...", teacher, logits - torch.logsumexp(logits, dim=-1, keepdim=True))
+
+    def attend(self: Any, qkv: Tensor, b: int, n: int) -> Tensor:
+        q, k, v = (part.transpose(1, 2) for part in qkv.view(b, n, *qkv.shape[1:]).unbind(2))
+        weights = torch.softmax(torch.einsum("bhid,bhjd->bhij", q * q.shape[-1] ** -0.5, k), dim=-1)
+        return torch.einsum("bhij,bhjd->bihd", weights, v).reshape(b * n, -1)
+
+    monkeypatch.setattr(DINOLoss, "forward", dino)
+    monkeypatch.setattr(iBOTPatchLoss, "_log_likelihood", likelihood)
+    monkeypatch.setattr(attention.Attention, "_attend", attend)
+    for module in (block, vision_transformer):
+        monkeypatch.setattr(module, "layer_norm", lambda dim: _LayerNorm(dim, eps=1e-6))
+
+
+class _LayerNorm(nn.LayerNorm):
+    def forward(self, x: Tensor) -> Tensor:
+        x = x - x.mean(-1, keepdim=True)
+        return x / (x.square().mean(-1, keepdim=True) + self.eps).sqrt() * self.weight + self.bias

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from forks import Change, Fork, assert_no_alarm, assert_seen, check, fork, port
+from forks import Change, Fork, assert_no_alarm, assert_seen, check, fork, hand_written, port
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
@@ -15,10 +15,11 @@ from parity.checks import gradients
 from parity.checks.gradients import flat_step, step_inputs
 from parity.recipes import RECIPES
 from port import step
-from port.losses import DINOLoss, KoLeoLoss, centering, iBOTPatchLoss
-from port.models import attention, block, vision_transformer
+from port.losses import KoLeoLoss, centering
+from port.models import block
+from port.objective import Losses, TeacherTargets
 from port.optim import apply_optim_scheduler
-from port.ssl_meta_arch import SSLMetaArch, TeacherTargets
+from port.ssl_meta_arch import SSLMetaArch
 from port.student_teacher import StudentTeacher
 
 MAIN = ("default", "vitl14", "vitg14")
@@ -87,13 +88,12 @@ def test_a_step_leaves_its_inputs_alone(official_stack: OfficialStack) -> None:
 
 
 def _same_crop_targets(monkeypatch: pytest.MonkeyPatch) -> None:
-    targets = SSLMetaArch._teacher_targets
+    targets = SSLMetaArch.teacher_targets
 
-    def faulty(self: Any, batch: Any, temp: float) -> TeacherTargets:
-        right = targets(self, batch, temp)
-        return TeacherTargets(right.dino.flip(0), right.ibot)
+    def faulty(self: Any, batches: Any, temp: float) -> list[TeacherTargets]:
+        return [right._replace(dino=right.dino.flip(0)) for right in targets(self, batches, temp)]
 
-    monkeypatch.setattr(SSLMetaArch, "_teacher_targets", faulty)
+    monkeypatch.setattr(SSLMetaArch, "teacher_targets", faulty)
 
 
 def _training_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,17 +151,17 @@ def _clip(together: bool) -> Change:
 
 
 def _losses(change: Any) -> Change:
-    """Change (total, shown) of `_losses` by a function of (model, total, shown, outputs)."""
+    """Change (total, shown) of `losses` by a function of (model, total, shown, outputs)."""
 
     def patch(monkeypatch: pytest.MonkeyPatch) -> None:
-        losses = SSLMetaArch._losses
+        losses = SSLMetaArch.losses
 
-        def faulty(self: Any, batch: Any, targets: Any, outputs: Any) -> tuple[Tensor, dict[str, Tensor]]:
-            total, shown = losses(self, batch, targets, outputs)
-            changed: tuple[Tensor, dict[str, Tensor]] = change(self, total, shown, outputs)
-            return changed
+        def faulty(self: Any, batch: Any, targets: Any, outputs: Any) -> Losses:
+            right = losses(self, batch, targets, outputs)
+            total, shown = change(self, right.total, right.displayed, outputs)
+            return right._replace(total=total, displayed=shown)
 
-        monkeypatch.setattr(SSLMetaArch, "_losses", faulty)
+        monkeypatch.setattr(SSLMetaArch, "losses", faulty)
 
     return patch
 
@@ -383,43 +383,13 @@ def _spelled(name: str) -> str:
     return name if name.endswith("center") else f"module.{name}"
 
 
-def _hand_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Losses by einsum and log-sum-exp, attention and LayerNorm written out."""
-
-    def dino(self: Any, students: Any, teachers: Any) -> Tensor:
-        logits = torch.stack(list(students)) / 0.1
-        log_p = logits - torch.logsumexp(logits, dim=-1, keepdim=True)
-        return -torch.einsum("sbk,tbk->", log_p, torch.stack(list(teachers))) / logits.shape[1]
-
-    def likelihood(self: Any, student: Tensor, teacher: Tensor) -> Tensor:
-        logits = student / 0.1
-        return torch.einsum("...k,...k->...", teacher, logits - torch.logsumexp(logits, dim=-1, keepdim=True))
-
-    def attend(self: Any, qkv: Tensor, b: int, n: int) -> Tensor:
-        q, k, v = (part.transpose(1, 2) for part in qkv.view(b, n, *qkv.shape[1:]).unbind(2))
-        weights = torch.softmax(torch.einsum("bhid,bhjd->bhij", q * q.shape[-1] ** -0.5, k), dim=-1)
-        return torch.einsum("bhij,bhjd->bihd", weights, v).reshape(b * n, -1)
-
-    monkeypatch.setattr(DINOLoss, "forward", dino)
-    monkeypatch.setattr(iBOTPatchLoss, "_log_likelihood", likelihood)
-    monkeypatch.setattr(attention.Attention, "_attend", attend)
-    for module in (block, vision_transformer):
-        monkeypatch.setattr(module, "layer_norm", lambda dim: _LayerNorm(dim, eps=1e-6))
-
-
-class _LayerNorm(nn.LayerNorm):
-    def forward(self, x: Tensor) -> Tensor:
-        x = x - x.mean(-1, keepdim=True)
-        return x / (x.square().mean(-1, keepdim=True) + self.eps).sqrt() * self.weight + self.bias
-
-
 @pytest.mark.parametrize("seed", range(3))
 def test_a_rewritten_step_raises_no_alarm(
     official_stack: OfficialStack, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     """The same mathematics in other operations and under other names, at three draws, under three recipes."""
     monkeypatch.setattr(gradients, "_SEED", 170 + seed)
-    _hand_written(monkeypatch)
+    hand_written(monkeypatch)
     result = check(official_stack, Rewritten(), "gradients.step", MAIN[seed])
     assert_no_alarm(result)
     assert result.bitwise_equal < result.compared
@@ -459,7 +429,7 @@ def test_faults_do_not_reach_official_code(official_stack: OfficialStack, monkey
     """Official's step is the same with every part of `port` broken: what the tests see is the subject's."""
     config, inputs, batch = step_inputs(official_stack, RECIPES[0], "generic")
     before = flat_step(official_stack, config, inputs, batch, 25)
-    for change in (_same_crop_targets, _training_teacher, _ema(0.1), _student_temp, _unmasked_student, _hand_written):
+    for change in (_same_crop_targets, _training_teacher, _ema(0.1), _student_temp, _unmasked_student, hand_written):
         change(monkeypatch)
     after = flat_step(official_stack, config, inputs, batch, 25)
     assert before.keys() == after.keys()
