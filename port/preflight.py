@@ -64,7 +64,8 @@ def check_output_dir(path: str | Path, needed_bytes: int = 0) -> None:
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path, prefix=".write-test-") as probe:
+        # A killed process leaves nothing: this file has no name, or loses it at once.
+        with tempfile.TemporaryFile(dir=path, prefix=".write-test-") as probe:
             probe.write(b"\0" * 4096)
             probe.flush()
             os.fsync(probe.fileno())

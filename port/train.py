@@ -44,7 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return run(load_run_config(arguments), resume=not arguments.no_resume, eval_only=arguments.eval_only)
     except NonFiniteError as error:
         return _failed(str(error), ExitCode.FAILED)
-    except torch.OutOfMemoryError as error:
+    except (RuntimeError, MemoryError) as error:
+        if not _out_of_memory(error):
+            raise
         return _failed(f"out of memory: {error}\nnext step: {MEMORY_STEPS}", ExitCode.FAILED)
     except BrokenPipeError:
         # Whoever read the output has gone, as in `--print-config | head`; Python would complain once more at its end.
@@ -54,6 +56,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _failed(str(error), ExitCode.COULD_NOT)
     except KeyboardInterrupt:
         return _failed("interrupted; checkpoints are intact, and the same command goes on from the newest", INTERRUPTED)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out; on a CPU torch has no error of its own for it."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def _failed(message: str, code: int) -> int:

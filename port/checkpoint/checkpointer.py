@@ -127,6 +127,7 @@ class Checkpointer:
         probe = self.folder / f"{storage.TEMPORARY_PREFIX}probe-{os.getpid()}"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            storage.remove_leftovers(self.folder)
             storage.write_durably(probe, b"probe")
             probe.unlink()
             if shutil.disk_usage(self.folder).free < needed:

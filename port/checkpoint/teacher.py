@@ -37,7 +37,7 @@ def save_teacher(model: SSLMetaArch, path: Path) -> None:
 
 
 def _write(state: dict[str, Tensor], path: Path) -> None:
-    temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as stream:

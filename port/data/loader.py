@@ -6,7 +6,6 @@ import atexit
 import logging
 import multiprocessing
 import os
-import signal
 import sys
 import threading
 import time
@@ -29,6 +28,7 @@ from port.data.datasets.base import ImageSource
 from port.data.masking import MaskingGenerator, max_num_patches
 from port.data.samplers import Order, make_order
 from port.data.samples import Augmentation, LoadedBatch, MicroBatchReader, Request, UnreadableDataError
+from port.signals import ignore_stop_signals
 
 __all__ = ["DataIterator", "make_data_loader"]
 
@@ -194,12 +194,11 @@ def _unchanged(loaded: Any) -> Any:
 
 
 def _prepare_worker(worker: int) -> None:
-    """Leave stopping to the main process: Ctrl-C and SIGTERM reach a whole group of processes.
+    """Leave stopping to the main process.
 
     torch's own loader lets a worker outlive a killed main process by five seconds, with its standard output open.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    ignore_stop_signals()
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from port.losses.centering import CenteredLoss
+from port.losses.precision import widened
 from port.losses.sinkhorn import sinkhorn_knopp, total_from_world_size
 
 __all__ = ["DINOLoss"]
@@ -25,7 +26,7 @@ class DINOLoss(CenteredLoss):
 
     def batch_center(self, teacher_output: Tensor) -> Tensor:
         """Sum logits (B, K) over samples: (1, K) (`dinov2/loss/dino_clstoken_loss.py:83`)."""
-        return torch.sum(teacher_output, dim=0, keepdim=True)
+        return torch.sum(widened(teacher_output), dim=0, keepdim=True)
 
     def sinkhorn_knopp_teacher(self, teacher_output: Tensor, teacher_temp: float, n_iterations: int = 3) -> Tensor:
         """Assign logits (B, K) to prototypes: float32 (B, K) (`dinov2/loss/dino_clstoken_loss.py:36`)."""
@@ -38,7 +39,7 @@ class DINOLoss(CenteredLoss):
         """Sum, over all pairs, the mean cross-entropy (`dinov2/loss/dino_clstoken_loss.py:63-74`).
 
         Args:
-            student_output_list: logits, each (B, K).
+            student_output_list: logits, each (B, K); half precision is widened.
             teacher_out_softmaxed_centered_list: target probabilities, each (B, K); a tensor (n, B, K) is a
                 list of n.
 
@@ -56,7 +57,7 @@ class DINOLoss(CenteredLoss):
             )
         total_loss = teacher_list[0].new_zeros(())
         for s in student_output_list:
-            lsm = torch.log_softmax(s / self.student_temp, dim=-1)
+            lsm = torch.log_softmax(widened(s) / self.student_temp, dim=-1)
             for t in teacher_list:
                 total_loss = total_loss - torch.sum(t * lsm, dim=-1).mean()
         return total_loss

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from port.losses.centering import CenteredLoss
+from port.losses.precision import widened
 from port.losses.sinkhorn import sinkhorn_knopp, total_from_tensor
 
 __all__ = ["iBOTPatchLoss"]
@@ -44,8 +45,8 @@ class iBOTPatchLoss(CenteredLoss):  # noqa: N801 - official's name
         unless the quirk is kept.
         """
         if teacher_output.shape[1] == 0 and self.keep_center_without_masks:
-            return self.center.to(teacher_output.dtype).flatten(0, 1) * len(teacher_output)
-        return torch.sum(teacher_output.mean(1), dim=0, keepdim=True)
+            return self.center.flatten(0, 1) * len(teacher_output)
+        return torch.sum(widened(teacher_output).mean(1), dim=0, keepdim=True)
 
     def sinkhorn_knopp_teacher(
         self,
@@ -107,5 +108,5 @@ class iBOTPatchLoss(CenteredLoss):  # noqa: N801 - official's name
         return -loss.sum() / student_masks_flat.shape[0]
 
     def _log_likelihood(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Return minus the cross-entropy: (..., K) to (...) (`dinov2/loss/ibot_patch_loss.py:31`)."""
-        return torch.sum(teacher * torch.log_softmax(student / self.student_temp, dim=-1), dim=-1)
+        """Return minus the cross-entropy: (..., K) to (...), from float32 on (`dinov2/loss/ibot_patch_loss.py:31`)."""
+        return torch.sum(teacher * torch.log_softmax(widened(student) / self.student_temp, dim=-1), dim=-1)

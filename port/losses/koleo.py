@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from port.losses.precision import autocast_off, widened
+
 __all__ = ["KoLeoLoss"]
 
 
@@ -47,10 +49,8 @@ class KoLeoLoss(nn.Module):
         Returns:
             Scalar.
         """
-        with torch.autocast(student_output.device.type, enabled=False):
-            if student_output.dtype in (torch.float16, torch.bfloat16):
-                student_output = student_output.float()
-            student_output = normalize(student_output, eps=eps, p=2, dim=-1)
+        with autocast_off(student_output.device):
+            student_output = normalize(widened(student_output), eps=eps, p=2, dim=-1)
             neighbours = self.pairwise_NNs_inner(student_output)
             distances = self.pdist(student_output, student_output[neighbours])
             return -torch.log(distances + eps).mean()

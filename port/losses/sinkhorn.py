@@ -10,6 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from port.losses.sinkhorn_log import log_sinkhorn_knopp
+
 __all__ = ["sinkhorn_knopp", "total_from_tensor", "total_from_world_size"]
 
 
@@ -41,7 +43,9 @@ def sinkhorn_knopp(
 ) -> Tensor:
     """Return the assignment of samples to prototypes (`dinov2/loss/dino_clstoken_loss.py:35-61`).
 
-    The exponential has no maximum subtracted: above a logit of 3.5 at temperature 0.04 it overflows (Q8).
+    Official subtracts no maximum before the exponential: above a logit of 3.5 at temperature 0.04 it overflows, and
+    no assignment is finite (Q8). Here the result is official's, bit for bit, wherever that is finite on all ranks,
+    and is computed on logarithms elsewhere. Which one it is stays on the device, so that nothing waits for it.
 
     Args:
         teacher_output: logits (M, K) of this rank.
@@ -62,7 +66,17 @@ def sinkhorn_knopp(
         Q /= torch.sum(Q, dim=0, keepdim=True)
         Q /= n_samples  # each sample now holds 1/n_samples
     Q *= n_samples
-    return Q.t()
+    on_logarithms = log_sinkhorn_knopp(teacher_output.float(), teacher_temp, n_iterations)
+    return torch.where(_on_all_ranks(Q.isfinite().all()), Q.t(), on_logarithms)
+
+
+def _on_all_ranks(condition: Tensor) -> Tensor:
+    """Return whether a condition, a bool scalar, holds on every rank."""
+    if not dist.is_initialized():
+        return condition
+    number = condition.int()
+    dist.all_reduce(number, dist.ReduceOp.MIN)
+    return number.bool()
 
 
 def _summed_over_ranks(partial: Tensor) -> Tensor:

@@ -39,7 +39,9 @@ def _logsumexp_over_samples(log_q: Tensor) -> Tensor:
     """Return, for each prototype, the logarithm of its sum over the samples of all ranks: (M, K) to (1, K)."""
     if not dist.is_initialized():
         return torch.logsumexp(log_q, dim=0, keepdim=True)
-    largest = log_q.amax(dim=0, keepdim=True)
+    # A rank may have no sample, such as no masked patch; it has no largest one, and must not keep others waiting.
+    least = torch.finfo(log_q.dtype).min
+    largest = log_q.amax(dim=0, keepdim=True) if len(log_q) else log_q.new_full((1, log_q.shape[1]), least)
     dist.all_reduce(largest, dist.ReduceOp.MAX)
     total = (log_q - largest).exp_().sum(dim=0, keepdim=True)
     dist.all_reduce(total)

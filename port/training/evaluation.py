@@ -25,12 +25,15 @@ from port.evaluation import (
     shown,
 )
 
-__all__ = ["KNN_FILE", "PCA_FILE", "KnnRecord", "Monitor"]
+__all__ = ["KNN_FILE", "PCA_FILE", "KnnRecord", "LabelledPair", "Monitor", "open_labelled_pair"]
 
 logger = logging.getLogger("port")
 KNN_FILE = "knn.json"
 PCA_FILE = "patch_pca.png"
 N_PICTURES = 6
+LabelledPair = tuple[ImageSource, ImageSource]
+"""Images that vote, and images that are classified."""
+
 RAW_SIZES = (8, 16, 32)
 """Sides in pixels to which images are made small; the best of them is what raw pixels can do."""
 
@@ -74,31 +77,29 @@ class KnnRecord:
 
 
 class Monitor:
-    """Evaluates the teacher's backbone, on the data sets that `knn` names; without them it only makes pictures."""
+    """Evaluates the teacher's backbone by k-NN; without labelled images it only makes pictures."""
 
     def __init__(
         self,
         cfg: DictConfig,
         source: ImageSource,
+        labelled: LabelledPair | None,
         output: Path,
         *,
         device: torch.device,
         autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
         start_iteration: int = 0,
     ) -> None:
-        """Open the data sets.
+        """Read what an earlier session measured.
 
         Args:
             cfg: `knn`, `crops`, `train.batch_size_per_gpu` are read.
-            source: the training images, for pictures where `knn` names none.
+            source: the training images, for pictures where there are no labelled ones.
+            labelled: from `open_labelled_pair`.
             output: the run's folder.
             device: of the model.
             autocast: entered around forward passes.
-            start_iteration: measurements of later iterations are forgotten.
-
-        Raises:
-            ValueError: a data set has no classes, or the two have others.
-            OSError: a data set does not exist.
+            start_iteration: measurements of later iterations are forgotten; 0 forgets all.
         """
         self.period = int(cfg.knn.period_iterations)
         self.k, self.temperature = int(cfg.knn.k), float(cfg.knn.temperature)
@@ -106,8 +107,8 @@ class Monitor:
         self.resize_size = int(cfg.knn.resize_size)
         self.batch_size = 2 * int(cfg.train.batch_size_per_gpu)
         self.output, self.device, self.autocast = output, device, autocast
-        self.sources = _labelled_pair(cfg)
-        self.record = KnnRecord.read(output / KNN_FILE, start_iteration)
+        self.sources = labelled
+        self.record = KnnRecord.read(output / KNN_FILE, start_iteration) if start_iteration else KnnRecord()
         self.shown = _evenly_spread(self.sources[1] if self.sources else source)
         self._columns: dict[str, list[Image.Image]] = {}
 
@@ -142,7 +143,7 @@ class Monitor:
             if not self.record.n_train:
                 self._measure_raw_pixels(votes.labels, asked.labels)
             self.record.curve[iteration] = accuracy
-            self.record.write(self.output / KNN_FILE)
+            self._attempt(KNN_FILE, lambda: self.record.write(self.output / KNN_FILE))
             logger.info("k-NN accuracy after %d iterations: %.3f", iteration, accuracy)
         return accuracy
 
@@ -160,7 +161,14 @@ class Monitor:
         kept = {name: column for name, column in self._columns.items() if name in ("image", "untrained")}
         self._columns = {"image": shown(views), **kept, title: components}
         if write:
-            save_columns(self._columns, self.output / PCA_FILE)
+            self._attempt(PCA_FILE, lambda: save_columns(self._columns, self.output / PCA_FILE))
+
+    def _attempt(self, name: str, write: Callable[[], None]) -> None:
+        """Write a file that training does not need: a disk that is full now may have room at the next checkpoint."""
+        try:
+            write()
+        except OSError as error:
+            logger.warning("%s could not be written (%s): the run goes on without it", self.output / name, error)
 
     def _measure_raw_pixels(self, train_labels: Tensor, test_labels: Tensor) -> None:
         assert self.sources is not None
@@ -175,8 +183,13 @@ class Monitor:
             record.raw_pixels = max(record.raw_pixels, accuracy)
 
 
-def _labelled_pair(cfg: DictConfig) -> tuple[ImageSource, ImageSource] | None:
-    """Return the images that vote and those that are classified."""
+def open_labelled_pair(cfg: DictConfig) -> LabelledPair | None:
+    """Open the data sets that `knn` names; None where it names none.
+
+    Raises:
+        ValueError: a data set has no classes, or the two have others.
+        OSError: a data set does not exist.
+    """
     if not cfg.knn.train_dataset:
         return None
     votes, asked = make_dataset(cfg.knn.train_dataset), make_dataset(cfg.knn.test_dataset)

@@ -87,6 +87,10 @@ def checkpoint_activations(backbone: nn.Module) -> None:
 
 def compile_blocks(backbone: nn.Module) -> None:
     """Compile each block in place; names in the state dict stay."""
+    # The compiler looks whether a block's inputs have gradients, which are no leaves from the second block on.
+    warnings.filterwarnings(
+        "ignore", message="The .grad attribute of a Tensor that is not a leaf", category=UserWarning
+    )
     for block in _blocks(backbone):
         block.compile()
 

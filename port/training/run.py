@@ -45,6 +45,10 @@ def run(cfg: DictConfig, *, resume: bool = True, eval_only: bool = False) -> Exi
         ValueError, OSError, ImportError: the run cannot start or go on as asked.
         NonFiniteError: a loss or gradient was not finite.
     """
+    if eval_only and not resume:
+        raise ValueError(
+            "--eval-only evaluates the newest checkpoint, which --no-resume leaves aside; give one of them"
+        )
     processes = Processes.from_environment()
     device = choose_device(cfg.device, processes.local_rank)
     with ExitStack() as stack:
@@ -53,13 +57,14 @@ def run(cfg: DictConfig, *, resume: bool = True, eval_only: bool = False) -> Exi
             keep_freed_memory()
         stack.enter_context(reproducible(device, cfg.deterministic))
         stack.enter_context(process_group(processes, device))
-        session = open_session(cfg, processes, device, resume=resume)
+        session = open_session(cfg, processes, device, resume=resume, training=not eval_only)
         stack.enter_context(log_to_file(session.output, processes.rank))
         logger.info("%s", hardware_line(device, session.precision))
         logger.info("output: %s", session.output)
         monitor = Monitor(
             cfg,
             session.source,
+            session.labelled,
             session.output,
             device=device,
             autocast=session.model.autocast,
@@ -78,14 +83,8 @@ def run(cfg: DictConfig, *, resume: bool = True, eval_only: bool = False) -> Exi
 
 
 def evaluate(session: Session, monitor: Monitor) -> None:
-    """Measure the newest checkpoint's teacher, and write it as official's evaluation reads it.
-
-    Raises:
-        ValueError: there is no checkpoint.
-    """
+    """Measure the newest checkpoint's teacher, and write it as official's evaluation reads it."""
     done = session.start_iteration
-    if done == 0:
-        raise ValueError(f"--eval-only: {session.output} holds no checkpoint, expected one; train first")
     session.evaluate(monitor, done)
     path = save_teacher_of(session, done)
     if session.processes.rank == 0:

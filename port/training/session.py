@@ -22,7 +22,7 @@ from port.optim import PrototypeOptimizer, build_optimizer, build_schedulers, de
 from port.preflight import check_before_training, check_output_dir
 from port.ssl_meta_arch import SSLMetaArch
 from port.step import TrainStep
-from port.training.evaluation import Monitor
+from port.training.evaluation import LabelledPair, Monitor, open_labelled_pair
 from port.training.parallel import Processes, checkpoint_activations, compile_blocks, parallelise
 from port.training.precision import autocast, choose_precision, gradient_scaler
 from port.training.start import start_from_weights
@@ -43,6 +43,7 @@ class Session:
         cfg: with the learning rate scaled.
         processes, device, precision: where and how it computes.
         source: the images.
+        labelled: images for k-NN.
         model: on its device, spread over the processes.
         step: carries out iterations.
         optimizers: by the names that checkpoints use.
@@ -60,6 +61,7 @@ class Session:
     device: torch.device
     precision: str
     source: ImageSource
+    labelled: LabelledPair | None
     model: SSLMetaArch
     step: TrainStep
     optimizers: dict[str, torch.optim.Optimizer]
@@ -98,14 +100,19 @@ class Session:
         return training_state(self.model, self.optimizers, self.step.scaler)
 
 
-def open_session(cfg: DictConfig, processes: Processes, device: torch.device, *, resume: bool) -> Session:
+def open_session(
+    cfg: DictConfig, processes: Processes, device: torch.device, *, resume: bool, training: bool = True
+) -> Session:
     """Build a run, and restore it where its output folder holds checkpoints.
+
+    What is in the output folder already changes only after everything that can be wrong has been looked at.
 
     Args:
         cfg: from the command line; its learning rate is set.
         processes: already in a group, where there are several.
         device: of this process.
         resume: whether to go on from the newest checkpoint; else the folder's checkpoints are moved aside.
+        training: false to evaluate only: there must be a checkpoint, and `config.yaml` stays as it is.
 
     Raises:
         ValueError: configuration, data or checkpoint do not allow the run.
@@ -114,15 +121,14 @@ def open_session(cfg: DictConfig, processes: Processes, device: torch.device, *,
     check_before_training(cfg, processes.world_size, None, device.type)
     precision = choose_precision(cfg.precision, device)
     output = Path(cfg.train.output_dir)
-    source = _open_data(cfg, processes, device)
+    fresh = on_rank_zero(lambda: not resume or not find_checkpoints(output / "checkpoints"))
+    if fresh and not training:
+        raise ValueError(f"--eval-only: {output} holds no checkpoint to go on from, expected one; train first")
+    source, labelled = _open_data(cfg, processes, device), open_labelled_pair(cfg)
     check_output_dir(output)
-    if processes.rank == 0:
-        _save_config(cfg, output / "config.yaml")
-        if not resume:
-            _move_aside(output / "checkpoints")
+    text = OmegaConf.to_yaml(cfg)
     global_batch_size = processes.world_size * cfg.train.batch_size_per_gpu * cfg.accumulation_steps
     apply_scaling_rules(cfg, global_batch_size)
-    fresh = on_rank_zero(lambda: not find_checkpoints(output / "checkpoints"))
     model = _build_model(cfg, device, precision, fresh=fresh)
     parallelise(model, cfg.parallel, device)
     optimizer = build_optimizer(cfg, model.get_params_groups())
@@ -148,6 +154,7 @@ def open_session(cfg: DictConfig, processes: Processes, device: torch.device, *,
         device=device,
         precision=precision,
         source=source,
+        labelled=labelled,
         model=model,
         step=step,
         optimizers=optimizers,
@@ -159,7 +166,9 @@ def open_session(cfg: DictConfig, processes: Processes, device: torch.device, *,
         total_iterations=cfg.optim.epochs * cfg.train.OFFICIAL_EPOCH_LENGTH,
         wall_seconds=0.0,
     )
-    _restore(session)
+    _restore(session, resume=resume)
+    if training:
+        on_rank_zero(lambda: _save_config(text, output / "config.yaml"))
     return session
 
 
@@ -173,7 +182,8 @@ def seed_iteration(seed: int, iteration: int, rank: int) -> None:
 
 def _open_data(cfg: DictConfig, processes: Processes, device: torch.device) -> ImageSource:
     source = make_dataset(cfg.train.dataset_path)
-    for warning in check_before_training(cfg, processes.world_size, len(source), device.type):
+    warnings = check_before_training(cfg, processes.world_size, len(source), device.type)
+    for warning in warnings if processes.rank == 0 else ():
         logger.warning("%s", warning)
     check_readable(source, N_PREFLIGHT_IMAGES, cfg.data.max_bad_share)
     return source
@@ -195,21 +205,20 @@ def _build_model(cfg: DictConfig, device: torch.device, precision: str, *, fresh
     return model
 
 
-def _restore(session: Session) -> None:
+def _restore(session: Session, *, resume: bool) -> None:
     state = session.state()
+    if not resume:
+        on_rank_zero(lambda: _move_aside(session.checkpointer.folder))
+    elif metadata := session.checkpointer.load(state, as_container(session.cfg)):
+        for warning in check_compatible(metadata, session.cfg):
+            logger.warning("%s", warning)
+        session.start_iteration = metadata.iteration
+        session.wall_seconds = metadata.wall_seconds
     session.checkpointer.check_writable(state)
-    metadata = session.checkpointer.load(state, as_container(session.cfg))
-    if metadata is None:
-        return
-    for warning in check_compatible(metadata, session.cfg):
-        logger.warning("%s", warning)
-    session.start_iteration = metadata.iteration
-    session.wall_seconds = metadata.wall_seconds
 
 
-def _save_config(cfg: DictConfig, path: Path) -> None:
+def _save_config(text: str, path: Path) -> None:
     """Write the configuration; a former one with other values stays beside it."""
-    text = OmegaConf.to_yaml(cfg)
     if path.exists() and path.read_text(encoding="utf-8") != text:
         path.replace(_unused(path))
     temporary = path.with_name(f".{path.name}.tmp")

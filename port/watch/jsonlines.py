@@ -6,7 +6,6 @@ import json
 import logging
 import math
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -141,10 +140,10 @@ def _cut_back(path: Path, resume_iteration: int) -> None:
 
 def _replace(path: Path, content: bytes) -> None:
     """Write a file so that a kill leaves the old content or the new."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
+    # Always of the same name, so that what killed processes leave does not pile up.
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

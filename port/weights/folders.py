@@ -72,9 +72,12 @@ def resolve_file(path: str | Path, network: str | None = None) -> Path:
 
 def run_folder(path: Path, file: Path) -> Path:
     """Return the folder of the run that `file`, found at `path`, is of: where official's layout puts it."""
-    if path.is_dir() and path != file:
+    file = file.absolute()
+    if file.is_dir():
+        return file.parent.parent
+    if file.parent == path.absolute():  # an exported folder
         return path
-    return file.parent.parent if file.is_dir() else file.parent.parent.parent
+    return file.parent.parent.parent
 
 
 def read_checkpoint_folder(folder: Path) -> dict[str, Tensor]:

@@ -38,7 +38,7 @@ def test_it_is_official_s_where_that_is_finite(n_rows: int, n_prototypes: int, t
 def test_large_logits_do_not_overflow() -> None:
     """Where the exponential has no number left, float64's does; both agree, in float32's digits."""
     x = logits(30, 20, scale=4.0)
-    assert not sinkhorn_knopp(x, 0.04, 30).isfinite().all()
+    assert not torch.exp(x / 0.04).isfinite().all()
     q = torch.exp(x.double() / 0.04)
     for _ in range(3):
         q /= q.sum(0, keepdim=True)

@@ -1,17 +1,20 @@
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
 import pytest
-import timm
 import torch
-import transformers
 from torch import Tensor, nn
 from weights_sources import features, images, make_backbone
 
 from port.weights import load_backbone
 from port.weights.dialects import to_official
+
+# Optional libraries, which a type checker need not find.
+timm: Any = importlib.import_module("timm")
+transformers: Any = importlib.import_module("transformers")
 
 
 def _randomised(model: nn.Module) -> Any:
@@ -71,7 +74,7 @@ def test_a_state_dict_of_transformers_computes_the_same(tmp_path: Path, register
     )
 
 
-TIMM = {
+TIMM: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "plain": ("vit_small_patch14_dinov2", {}, {}),
     "registers": ("vit_small_patch14_reg4_dinov2", {}, {"num_register_tokens": 4}),
     # timm's ratio is of both halves of the gated layer: 2 * 128 / 48.

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import os
 import pickle
 from pathlib import Path
@@ -8,10 +9,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import save_file
 
-from port.weights import extras
 from port.weights.files import read_tensors
+
+# Optional libraries, which a type checker need not find.
+save_file = importlib.import_module("safetensors.torch").save_file
 
 
 class _Code:
@@ -127,7 +129,7 @@ def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def absent(name: str) -> None:
         raise ModuleNotFoundError(f"No module named {name!r}")
 
-    monkeypatch.setattr(extras.importlib, "import_module", absent)
+    monkeypatch.setattr(importlib, "import_module", absent)
     with pytest.raises(ImportError, match=r"needs safetensors.*pip install 'dinov2-parity\[export\]'"):
         read_tensors(_saved(tmp_path / "a.safetensors", {}))
 

@@ -168,9 +168,18 @@ def test_an_index_of_another_kind_is_an_error(tmp_path: Path) -> None:
         read_tensors(tmp_path)
 
 
-def test_the_run_of_a_file(tmp_path: Path) -> None:
-    """Three folders up from a teacher, two from a checkpoint, and a run's folder itself."""
+def test_the_run_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three folders up from a teacher, two from a checkpoint, whatever was given; relative paths too."""
     teacher = _teacher(tmp_path, "training_3")
-    step = tmp_path / "checkpoints" / "step_000000004"
+    checkpoints = tmp_path / "checkpoints"
+    step = checkpoints / "step_000000004"
     step.mkdir(parents=True)
-    assert run_folder(teacher, teacher) == run_folder(step, step) == run_folder(tmp_path, step) == tmp_path
+    for given, file in ((teacher, teacher), (tmp_path, teacher), (step, step), (checkpoints, step), (tmp_path, step)):
+        assert run_folder(given, file) == tmp_path
+    monkeypatch.chdir(step.parent)
+    assert run_folder(Path(step.name), Path(step.name)) == tmp_path
+
+
+def test_an_exported_folder_is_its_own_run(tmp_path: Path) -> None:
+    """Its configuration, if any, is beside the weights."""
+    assert run_folder(tmp_path, tmp_path / "backbone.pth") == tmp_path

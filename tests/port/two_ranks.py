@@ -12,14 +12,17 @@ import torch.distributed as dist
 __all__ = ["run_on_two_ranks"]
 
 
-def run_on_two_ranks(function: Callable[[int, Path], None], folder: Path) -> None:
-    """Call `function(rank, folder)` on ranks 0 and 1 of one group; it reports through files in `folder`."""
+def run_on_two_ranks(function: Callable[[int, Path], None], folder: Path, timeout: float = 60) -> None:
+    """Call `function(rank, folder)` on ranks 0 and 1 of one group; it reports through files in `folder`.
+
+    Ranks that take more than `timeout` seconds fail.
+    """
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=_run, args=(function, rank, folder)) for rank in range(2)]
     for process in processes:
         process.start()
     for process in processes:
-        process.join(timeout=60)
+        process.join(timeout)
     assert [process.exitcode for process in processes] == [0, 0]
 
 
