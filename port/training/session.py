@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import random
 from dataclasses import dataclass
@@ -131,23 +132,8 @@ def open_session(
     apply_scaling_rules(cfg, global_batch_size)
     model = _build_model(cfg, device, precision, fresh=fresh)
     parallelise(model, cfg.parallel, device)
-    optimizer = build_optimizer(cfg, model.get_params_groups())
-    optimizers: dict[str, torch.optim.Optimizer] = {"student": optimizer}
-    logger.info("%s", describe_groups(optimizer))
-    prototypes = None
-    if model.do_prototypes:
-        prototypes = PrototypeOptimizer(model.prototype_loss, cfg, global_batch_size)
-        optimizers["prototypes"] = prototypes.optimizer
     statistics = GradientStatistics()
-    step = TrainStep(
-        model,
-        optimizer,
-        build_schedulers(cfg),
-        cfg,
-        prototypes=prototypes,
-        scaler=gradient_scaler(precision, cfg),
-        on_gradients=(statistics,),
-    )
+    step, optimizers = _build_step(cfg, model, precision, global_batch_size, statistics)
     session = Session(
         cfg=cfg,
         processes=processes,
@@ -192,6 +178,10 @@ def _open_data(cfg: DictConfig, processes: Processes, device: torch.device) -> I
 def _build_model(cfg: DictConfig, device: torch.device, precision: str, *, fresh: bool) -> SSLMetaArch:
     """Build the model alike on all ranks; a run that goes on needs no weights to start from."""
     torch.manual_seed(derive_seed(cfg.train.seed, "model"))
+    if not fresh:
+        # The file may be gone by now, and what it held is in the checkpoint.
+        cfg = copy.deepcopy(cfg)
+        cfg.student.pretrained_weights = ""
     model = SSLMetaArch(cfg)
     if fresh:
         start_from_weights(model, cfg)
@@ -203,6 +193,29 @@ def _build_model(cfg: DictConfig, device: torch.device, precision: str, *, fresh
         for networks in (model.student, model.teacher):
             compile_blocks(networks["backbone"])
     return model
+
+
+def _build_step(
+    cfg: DictConfig, model: SSLMetaArch, precision: str, global_batch_size: int, statistics: GradientStatistics
+) -> tuple[TrainStep, dict[str, torch.optim.Optimizer]]:
+    """Return the step, and its optimizers by the names that checkpoints use."""
+    optimizer = build_optimizer(cfg, model.get_params_groups())
+    logger.info("%s", describe_groups(optimizer))
+    optimizers: dict[str, torch.optim.Optimizer] = {"student": optimizer}
+    prototypes = None
+    if model.do_prototypes:
+        prototypes = PrototypeOptimizer(model.prototype_loss, cfg, global_batch_size)
+        optimizers["prototypes"] = prototypes.optimizer
+    step = TrainStep(
+        model,
+        optimizer,
+        build_schedulers(cfg),
+        cfg,
+        prototypes=prototypes,
+        scaler=gradient_scaler(precision, cfg),
+        on_gradients=(statistics,),
+    )
+    return step, optimizers
 
 
 def _restore(session: Session, *, resume: bool) -> None:

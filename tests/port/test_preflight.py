@@ -17,7 +17,6 @@ from port.preflight import check_before_training, check_output_dir
 from port.preflight_rules import INTERVALS, PAIRS, WORDS, Interval
 from port.preflight_warnings import effective_drop_path
 
-
 # What the expected values below are computed from; the demonstration itself may change.
 _FIXED = (
     "train.dataset_path=skimage:split=train:size=96:grey=true",

@@ -94,6 +94,25 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(
     assert (tmp_path / "out/knn.json").read_text() == (tmp_path / "whole/knn.json").read_text()
 
 
+@pytest.mark.parametrize("key", ["student.pretrained_weights", "MODEL.WEIGHTS"])
+def test_weights_to_start_from_are_read_once(
+    run: Run, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    """A resumed run has them in its checkpoint: their file may be gone. A fresh one names what is missing."""
+    assert run(*arguments(images, tmp_path / "first", *SHORT, "evaluation.eval_period_iterations=4"))[0] == 0
+    file = tmp_path / "first/eval/training_3/teacher_checkpoint.pth"
+    settings = (*SHORT, f"{key}={file}", "finetune.freeze_backbone_iterations=1")
+    with monkeypatch.context() as patch:
+        interrupt(patch, 3)
+        assert run(*arguments(images, tmp_path / "out", *settings))[0] == 130
+    file.rename(tmp_path / "elsewhere.pth")
+    code, text = run(*arguments(images, tmp_path / "out", *settings))
+    assert code == 0, text
+    code, text = run(*arguments(images, tmp_path / "fresh", *settings))
+    assert code == 2
+    assert "teacher_checkpoint.pth" in text
+
+
 def test_the_prototype_bank_trains(run: Run, images: Path, tmp_path: Path) -> None:
     """Its weights and its optimizer's moments are in the checkpoint and change; its losses are logged."""
     settings = ("prototype.loss_weight=1", "prototype.n_prototypes=12")

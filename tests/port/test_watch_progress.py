@@ -168,7 +168,8 @@ def test_no_color_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
         progress, clock = make(stream=stream)
         with progress:
             run(progress, clock, range(2))
-        colours[value] = re.findall(r"\x1b\[[0-9;]*38;", stream.getvalue())
+        # rich keeps the codes of a style from the first terminal that it drew on, which may have had 16 colours.
+        colours[value] = re.findall(r"\x1b\[(?:[0-9]+;)*(?:3[0-8]|9[0-7])[;m]", stream.getvalue())
     assert colours[""]
     assert not colours["1"]
 
