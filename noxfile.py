@@ -24,7 +24,7 @@ nox.options.sessions = ["parity", "tests", "lint"]
 # nox gives each session an environment of its own; torch is 5 GB, so these share one that they make themselves.
 SHARED = Path(__file__).parent / ".nox" / "shared"
 BIN = SHARED / ("Scripts" if os.name == "nt" else "bin")
-EDITABLE = ".[train,webdataset,export]"
+EDITABLE = ".[train,webdataset,export,migrations]"
 REPORTS = {"--json": "parity-report.json", "--markdown": "parity-report.md"}
 
 

@@ -1,0 +1,166 @@
+"""One Python file: its text, its tree, and where each node of the tree stands in the text."""
+
+from __future__ import annotations
+
+import bisect
+import io
+import tokenize
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TypeVar
+
+import libcst as cst
+from libcst.metadata import ByteSpanPositionProvider, MetadataWrapper, ParentNodeProvider
+
+from migrations.engine.model import Site
+
+__all__ = ["SourceFile", "decode_source"]
+
+NodeT = TypeVar("NodeT", bound=cst.CSTNode)
+
+
+def decode_source(data: bytes) -> tuple[str, str]:
+    """Return a Python file's text, without a byte order mark, and its encoding (`utf-8-sig` where it has one).
+
+    Line ends are kept.
+
+    Raises:
+        UnicodeDecodeError: the bytes are not of the declared encoding.
+        SyntaxError: the declared encoding is not known.
+    """
+    encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
+    return data.decode(encoding), encoding
+
+
+class SourceFile:
+    """A parsed file. Parsing waits until something asks for the tree.
+
+    Offsets are of bytes in the UTF-8 text, whatever the file's own encoding.
+
+    Attributes:
+        path: relative to the project, with forward slashes.
+        text: without a byte order mark, line ends as in the file.
+        encoding: with which the file is written again.
+    """
+
+    def __init__(self, path: str, text: str, encoding: str = "utf-8") -> None:
+        self.path, self.text, self.encoding = path, text, encoding
+
+    def __repr__(self) -> str:
+        """Return the class and the path."""
+        return f"SourceFile({self.path!r})"
+
+    @cached_property
+    def data(self) -> bytes:
+        """The text in UTF-8."""
+        return self.text.encode()
+
+    @cached_property
+    def module(self) -> cst.Module:
+        """The tree.
+
+        Raises:
+            libcst.ParserSyntaxError: the text is not Python.
+        """
+        return cst.parse_module(self.text)
+
+    @cached_property
+    def error(self) -> str:
+        """Why the text cannot be parsed, with the line; empty where it can."""
+        try:
+            _ = self.module
+        except cst.ParserSyntaxError as error:
+            return f"{self.path}:{error.raw_line}: {error.message}"
+        except RecursionError:
+            return f"{self.path}: nested too deeply to be parsed"
+        return ""
+
+    @cached_property
+    def wrapper(self) -> MetadataWrapper:
+        """The tree with its metadata; its nodes are those of `module`."""
+        return MetadataWrapper(self.module, unsafe_skip_copy=True)
+
+    @cached_property
+    def _spans(self) -> Mapping[cst.CSTNode, tuple[int, int]]:
+        found = self.wrapper.resolve(ByteSpanPositionProvider)
+        return {node: (span.start, span.start + span.length) for node, span in found.items()}
+
+    @cached_property
+    def _parents(self) -> Mapping[cst.CSTNode, cst.CSTNode]:
+        return self.wrapper.resolve(ParentNodeProvider)
+
+    @cached_property
+    def _line_starts(self) -> list[int]:
+        starts, position = [0], 0
+        for line in self.data.splitlines(keepends=True):
+            position += len(line)
+            starts.append(position)
+        return starts
+
+    @cached_property
+    def _nodes(self) -> Mapping[type[cst.CSTNode], list[cst.CSTNode]]:
+        by_kind: dict[type[cst.CSTNode], list[cst.CSTNode]] = {}
+        for node in self._parents:
+            by_kind.setdefault(type(node), []).append(node)
+        return by_kind
+
+    def nodes(self, kind: type[NodeT]) -> list[NodeT]:
+        """Return all nodes of exactly this class, in the order of the text."""
+        found = [node for node in self._nodes.get(kind, []) if isinstance(node, kind)]
+        return sorted(found, key=lambda node: self.span(node)) if found else found
+
+    @property
+    def newline(self) -> str:
+        """The line end that the file uses most, as LibCST found it."""
+        return self.module.default_newline
+
+    def span(self, node: cst.CSTNode) -> tuple[int, int]:
+        """Return the offsets of a node's first byte and of the byte behind it, without white space around it."""
+        return self._spans[node]
+
+    def code(self, node: cst.CSTNode) -> str:
+        """Return a node's text as it stands in the file."""
+        start, end = self.span(node)
+        return self.data[start:end].decode()
+
+    def line(self, node: cst.CSTNode) -> int:
+        """Return the number of a node's first line, from 1."""
+        return self.line_at(self.span(node)[0])
+
+    def line_at(self, offset: int) -> int:
+        """Return the number of the line that holds an offset, from 1."""
+        return bisect.bisect_right(self._line_starts, offset)
+
+    def line_span(self, line: int) -> tuple[int, int]:
+        """Return the offsets of a line, its end included; an empty span behind the last."""
+        starts = self._line_starts
+        begin = starts[line - 1]
+        return begin, starts[line] if line < len(starts) else len(self.data)
+
+    def site(self, node: cst.CSTNode) -> Site:
+        """Return where a node stands."""
+        start, end = self.span(node)
+        line = self.line_at(start)
+        column = len(self.data[self.line_span(line)[0] : start].decode()) + 1
+        return Site(self.path, line, column, self.line_at(max(start, end - 1)))
+
+    def parent(self, node: cst.CSTNode) -> cst.CSTNode | None:
+        """Return the node around a node; None around the module."""
+        return self._parents.get(node)
+
+    def ancestors(self, node: cst.CSTNode) -> list[cst.CSTNode]:
+        """Return the nodes around a node, innermost first, up to the module."""
+        found = []
+        around = self.parent(node)
+        while around is not None:
+            found.append(around)
+            around = self.parent(around)
+        return found
+
+    def statement(self, node: cst.CSTNode) -> cst.BaseStatement | None:
+        """Return the statement that a node is part of: a line, or a compound statement; None outside of any."""
+        return next((n for n in (node, *self.ancestors(node)) if isinstance(n, cst.BaseStatement)), None)
+
+    def function(self, node: cst.CSTNode) -> cst.FunctionDef | None:
+        """Return the innermost function around a node."""
+        return next((n for n in self.ancestors(node) if isinstance(n, cst.FunctionDef)), None)
