@@ -50,6 +50,18 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
     return run
 
 
+@pytest.fixture
+def exact_weight_norm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spell weight normalisation out: torch's CUDA kernel takes float64 rows' norms in single precision (5e-9 off)."""
+
+    def weight_norm(v: Tensor, g: Tensor, dim: int) -> Tensor:
+        assert dim == 0
+        weight: Tensor = v * (g / v.norm(dim=1, keepdim=True))
+        return weight
+
+    monkeypatch.setattr(torch, "_weight_norm", weight_norm)
+
+
 def steps_in_double(way: str, device: torch.device, compiled: bool = False) -> dict[str, Tensor]:
     """Return the state after three steps in float64, on the CPU."""
     model = tiny_model([*COMMON, *WAYS[way]]).double().to(device)
@@ -69,6 +81,7 @@ def steps_in_double(way: str, device: torch.device, compiled: bool = False) -> d
     return {name: tensor.detach().cpu() for name, tensor in training_state(model, optimizers, None).items()}
 
 
+@pytest.mark.usefixtures("exact_weight_norm")
 @pytest.mark.parametrize("way", WAYS)
 def test_a_gpu_computes_what_the_cpu_does(way: str) -> None:
     """In float64 three whole steps agree to rounding: weights, moments, teacher, centres, prototypes."""
@@ -76,8 +89,9 @@ def test_a_gpu_computes_what_the_cpu_does(way: str) -> None:
     assert largest_difference(on_cuda, on_cpu) < (ROUNDING, "")
 
 
-# torch's own compiler, when it is first imported.
+# torch's own compiler, when it is first imported, and when it leaves an optimisation out.
 @pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:[^a-z]*Online softmax is disabled:UserWarning")
 def test_compiled_blocks_compute_the_same() -> None:
     """To rounding, in float64."""
     way = next(iter(WAYS))
