@@ -138,7 +138,7 @@ class _Loop:
         n_bad = len(self.session.bad_files.bad_files)
         self.writer.flush()
         self.session.checkpointer.save(
-            self.session.state(), Metadata.of_run(iteration, self.session.cfg, n_bad, seconds)
+            self.session.state(), Metadata.of_run(iteration, self.session.cfg, n_bad, seconds, len(self.session.source))
         )
         self.progress.skip_time()
 
