@@ -98,7 +98,8 @@ class TrainStep:
         """
         now = self.schedules.at(iteration)
         apply_optim_scheduler(self.optimizer, now.lr, now.wd, now.last_layer_lr)
-        if iteration < self.freeze_backbone_iterations:
+        frozen = iteration < self.freeze_backbone_iterations
+        if frozen:
             _freeze_backbone(self.optimizer)
         self.optimizer.zero_grad(set_to_none=True)
         if self.prototypes is not None:
@@ -106,7 +107,7 @@ class TrainStep:
         losses = _averaged_over_ranks(self.model.forward_backward(batch, now.teacher_temp, backward=self._backward))
         _check_numbers(losses.displayed, iteration, "losses")
         self._optimize()
-        self.model.update_teacher(now.momentum)
+        self.model.update_teacher(now.momentum, keep=("backbone",) if frozen else ())
         return StepReport(losses, dict(self.gradient_norms), now)
 
     def _backward(self, loss: Tensor) -> None:

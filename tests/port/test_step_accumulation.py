@@ -113,9 +113,9 @@ class Calls:
         self.number = 0
         original: Callable[..., object] = getattr(owner, name)
 
-        def counted(*args: object) -> object:
+        def counted(*args: object, **kwargs: object) -> object:
             self.number += 1
-            return original(*args)
+            return original(*args, **kwargs)
 
         monkeypatch.setattr(owner, name, counted)
 
