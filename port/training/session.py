@@ -225,7 +225,8 @@ def _restore(session: Session, *, resume: bool) -> None:
     if not resume:
         on_rank_zero(lambda: move_aside(session.checkpointer.folder))
     elif metadata := session.checkpointer.load(state, as_container(session.cfg)):
-        for warning in check_compatible(metadata, session.cfg, len(session.source)):
+        warnings = check_compatible(metadata, session.cfg, len(session.source))
+        for warning in warnings if session.processes.rank == 0 else ():
             logger.warning("%s", warning)
         session.start_iteration = metadata.iteration
         session.wall_seconds = metadata.wall_seconds
