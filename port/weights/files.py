@@ -65,7 +65,7 @@ def _read_pickle(file: Path) -> object:
 
 
 def _other_kind(file: Path) -> str:
-    """Return what an unreadable file is by its first bytes, and what to do; empty where they do not say."""
+    """Return what a file that is no pickle is by its first bytes, and what to do; empty where they do not say."""
     with file.open("rb") as stream:
         start = stream.read(64)
     if start.lstrip().startswith(b"<"):

@@ -83,9 +83,9 @@ def test_a_pretrained_backbone_starts_both(tmp_path: Path, caplog: pytest.LogCap
 
 
 def test_only_heads_learn_while_the_backbone_is_frozen(tmp_path: Path) -> None:
-    """Released weights, missing heads: two iterations change heads only, the third the backbone too.
+    """Released weights, missing heads: two iterations change heads only, of student and teacher, the third all.
 
-    Of the teacher likewise, whose average of equal numbers would be off by a rounding error at each step.
+    A teacher's average of equal numbers would be off by a rounding error at each step.
     """
     saved = tiny_model(seed=1)
     file = _weights(tmp_path, saved, "backbone")

@@ -206,7 +206,7 @@ def _teacher_first(step: TrainStep) -> None:
         optimize()
 
     step._optimize = faulty  # type: ignore[method-assign] # the fault
-    step.model.update_teacher = lambda m, keep=(): None  # type: ignore[method-assign, assignment] # the fault
+    step.model.update_teacher = lambda m, keep=(): None  # type: ignore[method-assign] # the fault
 
 
 def _centre_twice(monkeypatch: pytest.MonkeyPatch) -> None:
