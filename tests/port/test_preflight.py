@@ -20,6 +20,7 @@ from port.preflight_warnings import effective_drop_path
 # What the expected values below are computed from; the demonstration itself may change.
 _FIXED = (
     "train.dataset_path=skimage:split=train:size=96:grey=true",
+    "train.batch_size_per_gpu=32",
     "train.OFFICIAL_EPOCH_LENGTH=10",
     "optim.epochs=12",
     "student.patch_size=8",

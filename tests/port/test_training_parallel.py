@@ -303,6 +303,8 @@ def test_recomputing_changes_no_bit_in_one_process() -> None:
     assert alike(*results)
 
 
+# Importing torch 2.11's own compiler warns.
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
 def test_compiled_blocks_keep_names_and_numbers() -> None:
     """Names in the state dict, and, with the compiler told to stand aside, every bit of a step."""
     plain, compiled = DoubleRun(), DoubleRun()

@@ -80,7 +80,11 @@ class Launcher:
         self.count = 0
         self._server = subprocess.Popen(
             [sys.executable, __file__],
-            env={**os.environ, **ENVIRONMENT, "PYTHONPATH": str(REPOSITORY)},
+            env={
+                **os.environ,
+                **ENVIRONMENT,
+                "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *filter(None, sys.path)]),
+            },
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
