@@ -96,7 +96,8 @@ def _weighted(loss: Value, factor: Value) -> Value:
     if factor.kind is Kind.TOKEN_WEIGHT or (factor.kind is Kind.ROW_WEIGHT and not loss.selected):
         mask = loss.mask or factor.mask
         return loss.but(weight=Weight.PER_ROW, mask=mask, selected=loss.selected or factor.kind is Kind.TOKEN_WEIGHT)
-    return loss.but(weight=Weight.UNSEEN, text=factor.text)
+    selected = loss.selected or factor.selected
+    return loss.but(weight=Weight.UNSEEN, text=factor.text, selected=selected, mask=loss.mask or factor.mask)
 
 
 def _either(left: Value, right: Value) -> Value:

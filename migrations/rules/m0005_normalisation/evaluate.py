@@ -7,7 +7,7 @@ import re
 import libcst as cst
 
 from migrations.engine.source import SourceFile
-from migrations.flow.bindings import Binding, resolve
+from migrations.flow.bindings import Binding, bindings, resolve
 from migrations.flow.calls import Calls, bound_arguments, returned
 from migrations.flow.index import Definition
 from migrations.flow.nodes import literal
@@ -17,11 +17,20 @@ from migrations.rules.m0005_normalisation.values import UNKNOWN, Kind, Value, jo
 
 __all__ = ["Evaluator", "Frame"]
 
-Frame = dict[tuple[int, str], Value]
-"""Values of parameters by function (its node's id) and name, while a call is followed into its function."""
+
+class Frame(dict[tuple[int, str], Value]):
+    """Values of parameters by function (its node's id) and name, while a call is followed into its function."""
+
+    def __init__(self, values: dict[tuple[int, str], Value]) -> None:
+        super().__init__(values)
+        self.kept: dict[int, Value] = {}
+
 
 _DEPTH = 80
 """Expressions within expressions; a guard against code that a machine wrote."""
+
+_STEPS = 5000
+"""Expressions looked at for one question; what takes more is given up, and unknown."""
 
 _CALLS = 4
 """Functions that are followed into functions."""
@@ -35,26 +44,32 @@ class Evaluator:
 
     def __init__(self, calls: Calls) -> None:
         self.calls = calls
-        self._cache: dict[int, Value] = {}
+        self._kept: dict[int, Value] = {}
+        self._keys: dict[str, Value] = {}
+        self._modules: dict[str, set[str]] = {}
         self._busy: set[int] = set()
-        self._depth = 0
-        self._inside = 0
+        self._inside = self._steps = self._cuts = 0
 
     def value(self, file: SourceFile, node: cst.BaseExpression, frame: Frame | None = None) -> Value:
         """Return what an expression holds; `frame` is given while a call is followed."""
-        if frame is None and id(node) in self._cache:
-            return self._cache[id(node)]
-        if id(node) in self._busy or self._depth > _DEPTH:
+        kept = self._kept if frame is None else frame.kept
+        if id(node) in kept:
+            return kept[id(node)]
+        if not self._busy:
+            self._steps = 0
+        self._steps += 1
+        if id(node) in self._busy or len(self._busy) > _DEPTH or self._steps > _STEPS:
+            self._cuts += 1
             return UNKNOWN
+        cuts = self._cuts
         self._busy.add(id(node))
-        self._depth += 1
         try:
             found = self._value(file, node, frame)
         finally:
             self._busy.discard(id(node))
-            self._depth -= 1
-        if frame is None and not self._busy:
-            self._cache[id(node)] = found
+        # What was cut short may be known to another question.
+        if cuts == self._cuts or not self._busy:
+            kept[id(node)] = found
         return found
 
     def _value(self, file: SourceFile, node: cst.BaseExpression, frame: Frame | None) -> Value:
@@ -90,7 +105,7 @@ class Evaluator:
         return inner
 
     def _name(self, file: SourceFile, node: cst.Name, frame: Frame | None) -> Value:
-        found = resolve(file, node)
+        found = resolve(file, node) or self._closed_over(file, node)
         if not found:
             return Value(text=node.value)
         augmented = found[0] if found[0].kind == "augmented" else None
@@ -101,6 +116,13 @@ class Evaluator:
         if value.kind is Kind.OTHER and not value.selected and self._acts_as_mask(file, node, found):
             return Value(Kind.MASK, node.value)
         return value.but(text=node.value)
+
+    def _closed_over(self, file: SourceFile, node: cst.Name) -> list[Binding]:
+        """Return what the function around the reader's own function binds once under a name."""
+        own = file.function(node)
+        around = file.function(own) if own is not None else None
+        found = [b for b in bindings(around) if b.name == node.value] if around is not None else []
+        return found if len(found) == 1 else []
 
     def _augmented(self, file: SourceFile, binding: Binding, frame: Frame | None) -> Value:
         node = binding.node
@@ -127,6 +149,8 @@ class Evaluator:
         value = self.value(file, node, frame)
         if value.selected or value.kind is Kind.TOKEN_INDEX:
             return Value(Kind.N_TOKENS, value.mask)
+        if value.slices:
+            return Value(text=next(iter(value.slices)))
         if value.kind in (Kind.MASK, Kind.ROW_COUNT, Kind.ROW_SUM, Kind.ROW_MEAN) or unpacked >= 3:
             return Value(Kind.N_ROWS, value.mask)
         return Value(Kind.N_ROWS) if self._is_dense(file, node) else Value(text=f"{file.code(node)}.shape[0]")
@@ -137,7 +161,7 @@ class Evaluator:
         if scope is None or not isinstance(node, cst.Name | cst.Attribute):
             return False
         text, name = file.code(scope), re.escape(file.code(node))
-        return bool(re.search(rf"\w+\s*,\s*\w+\s*,\s*\w+\s*=\s*{name}\.(shape\b|size\(\))|\b{name}\.flatten\(0, 1\)", text))
+        return bool(re.search(rf"\w+\s*,\s*\w+\s*,\s*\w+\s*=\s*{name}\.(shape\b|size\(\))|\b{name}\b[^=\n]*\.flatten\(0, 1\)", text))
 
     def _parameter(self, file: SourceFile, binding: Binding, frame: Frame | None) -> Value:
         function = file.function(binding.node)
@@ -195,6 +219,12 @@ class Evaluator:
 
     def _key(self, key: str) -> Value:
         """Return what dictionaries of the project hold under a key."""
+        if key not in self._keys:
+            self._keys[key] = UNKNOWN
+            self._keys[key] = self._in_dictionaries(key)
+        return self._keys[key]
+
+    def _in_dictionaries(self, key: str) -> Value:
         found = []
         for file in self.calls.index.files:
             if key.encode() in file.data:
@@ -208,14 +238,16 @@ class Evaluator:
         meant = self.calls.target(file, node)
         if meant is not None and (found := self._inlined(meant, file, node, frame)).kind is not Kind.OTHER:
             return found
-        return called(self, file, node, frame, imported(file))
+        if file.path not in self._modules:
+            self._modules[file.path] = imported(file)
+        return called(self, file, node, frame, self._modules[file.path])
 
     def _inlined(self, meant: Definition, file: SourceFile, call: cst.Call, frame: Frame | None) -> Value:
         """Return what a function gives back for the values of a call's arguments."""
         if not isinstance(meant.node, cst.FunctionDef) or self._inside >= _CALLS:
             return UNKNOWN
         arguments = bound_arguments(meant.node, call)
-        inner: Frame = {(id(meant.node), name): self.value(file, arg, frame) for name, arg in arguments.items()}
+        inner = Frame({(id(meant.node), name): self.value(file, arg, frame) for name, arg in arguments.items()})
         self._inside += 1
         values = [self.value(meant.file, result, inner) for result in returned(meant.node)]
         self._inside -= 1
@@ -247,6 +279,8 @@ def gathered(whole: Value, index: Value, text: str) -> Value:
         return whole.but(selected=True, mask=index.mask)
     if index.kind is Kind.ROW_INDEX and whole.kind is Kind.ROW_WEIGHT:
         return whole.but(kind=Kind.TOKEN_WEIGHT, mask=index.mask)
+    if index.kind is Kind.ROW_INDEX:
+        return Value(mask=index.mask, selected=True, text=text)
     return Value(text=text)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import libcst as cst
 
@@ -25,10 +25,10 @@ _KEPT_FROM_ZERO = frozenset("clamp clamp_ clamp_min clamp_min_ clip max maximum"
 class Evaluates(Protocol):
     """What this module needs of the evaluator."""
 
-    def value(self, file: SourceFile, node: cst.BaseExpression, frame: dict[tuple[int, str], Value] | None) -> Value:
+    def value(self, file: SourceFile, node: cst.BaseExpression, frame: Any) -> Value:
         """Return what an expression holds."""
 
-    def first(self, file: SourceFile, node: cst.BaseExpression, frame: dict[tuple[int, str], Value] | None) -> Value:
+    def first(self, file: SourceFile, node: cst.BaseExpression, frame: Any) -> Value:
         """Return what an expression's first side counts."""
 
 
@@ -66,7 +66,7 @@ def dims_of(call: cst.Call, *, method: bool) -> tuple[int, ...] | None:
 
 
 def called(
-    run: Evaluates, file: SourceFile, call: cst.Call, frame: dict[tuple[int, str], Value] | None, modules: set[str]
+    run: Evaluates, file: SourceFile, call: cst.Call, frame: Any, modules: set[str]
 ) -> Value:
     """Return what a call gives back that runs no function of the project."""
     if callee(call) == "" and isinstance(call.func, cst.Call) and callee(call.func) == "LogSoftmax" and call.args:
@@ -80,6 +80,8 @@ def called(
         return _counted(run, file, call, node, frame)
     if name in ("cat", "concat", "concatenate", "stack", "hstack", "vstack", "where"):
         return _merged(run, file, call, node, frame)
+    if name == "new_tensor" and call.args:
+        node = call.args[0].value
     value = run.value(file, node, frame)
     if name in ("sum", "nansum"):
         return total(value, dims_of(call, method=method))
@@ -118,7 +120,7 @@ def _other(call: cst.Call, name: str, value: Value) -> Value:
 
 
 def _counted(
-    run: Evaluates, file: SourceFile, call: cst.Call, node: cst.BaseExpression, frame: dict[tuple[int, str], Value] | None
+    run: Evaluates, file: SourceFile, call: cst.Call, node: cst.BaseExpression, frame: Any
 ) -> Value:
     if callee(call) == "count_nonzero":
         return total(run.value(file, node, frame), dims_of(call, method=True))
@@ -127,7 +129,7 @@ def _counted(
 
 
 def _merged(
-    run: Evaluates, file: SourceFile, call: cst.Call, node: cst.BaseExpression, frame: dict[tuple[int, str], Value] | None
+    run: Evaluates, file: SourceFile, call: cst.Call, node: cst.BaseExpression, frame: Any
 ) -> Value:
     """Return what several tensors of one kind are together; of `where`, what it takes where the condition holds."""
     if callee(call) == "where":
@@ -146,7 +148,7 @@ def _merged(
 
 
 def _library_loss(
-    run: Evaluates, file: SourceFile, call: cst.Call, value: Value, frame: dict[tuple[int, str], Value] | None
+    run: Evaluates, file: SourceFile, call: cst.Call, value: Value, frame: Any
 ) -> Value:
     """Return the value of torch's own cross-entropy with targets that are probabilities."""
     node = argument(call, "target", 1)

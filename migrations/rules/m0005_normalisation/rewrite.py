@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import libcst as cst
 
@@ -11,7 +11,9 @@ from migrations.engine.edits import insert_before, replace
 from migrations.engine.model import Edit, Level
 from migrations.engine.source import SourceFile
 from migrations.flow.bindings import bindings, resolve
-from migrations.flow.nodes import callee, find_all, literal
+from migrations.flow.calls import parameters
+from migrations.flow.dimensions import dimensions
+from migrations.flow.nodes import callee, find_all
 from migrations.rules.m0005_normalisation.evaluate import Evaluator
 from migrations.rules.m0005_normalisation.operations import dims_of, imported, subject_of
 from migrations.rules.m0005_normalisation.sites import Reduction
@@ -25,20 +27,21 @@ _THREAD = (
 )
 
 
-@dataclass
+@dataclass(frozen=True)
 class Mending:
     """Edits, what is proven of them, and what is left to a person."""
 
     level: Level = Level.MANUAL
     edits: tuple[Edit, ...] = ()
     person: str = ""
-    notes: list[str] = field(default_factory=list)
 
 
 def mend(run: Evaluator, one: Reduction) -> Mending:
     """Return how a reduction is mended."""
     mask, statement = one.value.mask, one.file.statement(one.node)
     by_hand = Mending(person=_THREAD.format(name=one.function.name.value))
+    if not mask and (threaded := _threaded(run, one)) is not None:
+        return threaded
     if not mask.isidentifier() or not _kept(one.file, one.function, mask):
         return by_hand
     if one.inner is None or not isinstance(statement, cst.SimpleStatementLine) or len(statement.body) != 1:
@@ -81,9 +84,9 @@ def _divided_by_rows(run: Evaluator, one: Reduction, mask: str, weight: str) -> 
     if one.divisor is None:
         assert one.inner is not None and isinstance(one.node, cst.Call)
         operand = _operand(file, one.inner)
-        code = f"({file.code(one.inner)}).sum() / {rows}" if not weight else f"({operand} * {weight}).sum() / {rows}"
-        if not weight and isinstance(one.inner, cst.Name | cst.Call | cst.Subscript):
-            code = f"{file.code(one.inner)}.sum() / {rows}"
+        whole = file.code(one.inner) if not weight else f"{operand} * {weight}"
+        plain = not weight and isinstance(one.inner, cst.Name | cst.Call | cst.Subscript)
+        code = f"{whole}.sum() / {rows}" if plain else f"({whole}).sum() / {rows}"
         return [replace(file, one.node, _protected(file, one.node, code))]
     edits = [replace(file, one.divisor, rows)]
     if not weight:
@@ -97,7 +100,42 @@ def _divided_by_rows(run: Evaluator, one: Reduction, mask: str, weight: str) -> 
     if value.kind is Kind.PRODUCT:
         operand = f"{_torch(call)}.sum({file.code(operand_node)}, dim=-1)" if _torch(call) else f"{operand}.sum(dim=-1)"
     method = isinstance(call.func, cst.Attribute) and call.func.value is operand_node
-    return [*edits, replace(file, operand_node, f"({operand} * {weight})" if method else f"{operand} * {weight}")]
+    bare = method and not operand_node.lpar
+    return [*edits, replace(file, operand_node, f"({operand} * {weight})" if bare else f"{operand} * {weight}")]
+
+
+def _threaded(run: Evaluator, one: Reduction) -> Mending | None:
+    """Return the edits that also hand the mask to a function whose callers select the tokens with it."""
+    file, function, name = one.file, one.function, "student_masks_flat"
+    callers = run.calls.callers(run.calls.definition(file, function))
+    masks = [_mask_of_arguments(run, *caller) for caller in callers]
+    params = function.params
+    simple = not params.kwonly_params and params.star_kwarg is None and isinstance(params.star_arg, cst.MaybeSentinel)
+    last = params.params[-1] if params.params else None
+    if not masks or not all(masks) or not simple or last is None or name in parameters(function):
+        return None
+    edits = _selected(run, one, name)
+    if not edits:
+        return None
+    end = file.span(last)[1]
+    edits.append(Edit(file.path, end, end, f", *, {name}"))
+    for (there, call), mask in zip(callers, masks, strict=True):
+        end = there.span(call.args[-1])[1]
+        comma = "" if isinstance(call.args[-1].comma, cst.MaybeSentinel) else ","
+        edits.append(Edit(there.path, end, end, f"{'' if comma else ','} {name}={mask}{comma}".replace(", ,", ",")))
+    person = (
+        f"`{function.name.value}` now also takes `{name}`, bool (rows, tokens), which the callers seen "
+        f"({len(callers)}) give; callers that the text does not show must do so too, and the rows must "
+        "be all global crops, 2B, unmasked ones included"
+    )
+    return Mending(Level.UNSAFE, tuple(edits), person)
+
+
+def _mask_of_arguments(run: Evaluator, file: SourceFile, call: cst.Call) -> str:
+    """Return the one mask by which a caller selects the tokens that it gives; empty where it is not certain."""
+    masks = {value.mask for arg in call.args if (value := run.value(file, arg.value)).selected}
+    mask = masks.pop() if len(masks) == 1 else ""
+    return mask if mask.replace(".", "a").isidentifier() else ""
 
 
 def _dense(run: Evaluator, one: Reduction, mask: str) -> list[Edit]:
@@ -117,7 +155,7 @@ def _dense(run: Evaluator, one: Reduction, mask: str) -> list[Edit]:
     call, node = target
     method = isinstance(call.func, cst.Attribute) and call.func.value is node
     code = f"{_operand(file, node)} / {counts}"
-    return [*edits, replace(file, node, f"({code})" if method else code)]
+    return [*edits, replace(file, node, f"({code})" if method and not node.lpar else code)]
 
 
 def _guarded(run: Evaluator, one: Reduction) -> Mending | None:
@@ -157,7 +195,8 @@ def _operand(file: SourceFile, node: cst.BaseExpression) -> str:
     loose = isinstance(node, cst.UnaryOperation | cst.IfExp | cst.Comparison | cst.BooleanOperation) or (
         isinstance(node, cst.BinaryOperation) and not isinstance(node.operator, cst.Multiply)
     )
-    return f"({code})" if loose and not node.lpar else code
+    # A node's text is without the parentheses around it.
+    return f"({code})" if loose else code
 
 
 def _protected(file: SourceFile, node: cst.CSTNode, code: str) -> str:
@@ -194,21 +233,13 @@ def _selects_here(one: Reduction, mask: str) -> bool:
 
 
 def _is_two_dimensional(run: Evaluator, one: Reduction, mask: str) -> bool:
-    """Whether the text shows that a mask is (rows, tokens)."""
-    text, name = one.file.code(one.function), re.escape(mask)
-    if re.search(rf"\w+\s*,\s*\w+\s*=\s*{name}\.(shape\b|size\(\))|assert {name}\.(ndim|dim\(\)) == 2", text):
-        return True
-    for selected in re.findall(rf"(\w+)\[\s*{name}\s*\]", text):
-        if re.search(rf"\w+\s*,\s*\w+\s*,\s*\w+\s*=\s*{selected}\.(shape\b|size\(\))", text):
+    """Whether the text shows that a mask is (rows, tokens): of itself, or of three-sided features that it selects."""
+    for name in find_all(one.function, cst.Name):
+        if name.value == mask and dimensions(run.calls, one.file, name) == 2:
             return True
-    made = [b.value for b in bindings(one.function) if b.name == mask and b.value is not None]
-    return any(_makes_two_dimensions(node) for node in made)
-
-
-def _makes_two_dimensions(node: cst.CSTNode) -> bool:
-    for call in find_all(node, cst.Call):
-        if callee(call) == "flatten" and call.args and literal(call.args[0].value) == 1:
+    for node in find_all(one.function, cst.Subscript):
+        index = node.slice[0].slice
+        selects = len(node.slice) == 1 and isinstance(index, cst.Index) and one.file.code(index.value) == mask
+        if selects and dimensions(run.calls, one.file, node.value) == 3:
             return True
-        if callee(call) in ("ones", "rand", "full", "view", "reshape") and len(call.args) == 2:
-            return all(arg.keyword is None for arg in call.args)
     return False

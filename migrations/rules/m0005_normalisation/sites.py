@@ -78,6 +78,27 @@ def _one(
 
 def judge(one: Reduction) -> tuple[State, str]:
     """Return how a reduction stands to official's, and the sentence that says so."""
+    state, evidence = _judge(one)
+    if state is State.DIVERGED and (name := _stands_in_for(one)):
+        return State.PARTIAL, f"where `{name}` is not given, {evidence}"
+    return state, evidence
+
+
+def _stands_in_for(one: Reduction) -> str:
+    """Return the name of the weights without which a branch runs, as in `if masks_weight is None:`."""
+    inside: cst.CSTNode = one.node
+    for around in one.file.ancestors(one.node):
+        if isinstance(around, cst.If):
+            found = re.fullmatch(r"\(?(\w*weight\w*) is (not )?None\)?", one.file.code(around.test))
+            if found and bool(found[2]) == (inside is not around.body):
+                return found[1]
+        if isinstance(around, cst.FunctionDef):
+            break
+        inside = around
+    return ""
+
+
+def _judge(one: Reduction) -> tuple[State, str]:
     value, code = one.value, one.file.code(one.node)
     by = "the mean" if one.divisor is None else f"`{one.file.code(one.divisor)}`"
     if value.weight is Weight.UNSEEN:
