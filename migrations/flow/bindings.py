@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import libcst as cst
 
@@ -29,8 +30,12 @@ class Binding:
     kind: str
 
 
+@lru_cache(maxsize=4096)
 def bindings(scope: cst.FunctionDef | cst.Module) -> list[Binding]:
-    """Return all bindings in a function or module, nested functions left out, in the order of the text."""
+    """Return all bindings in a function or module, nested functions left out, in the order of the text.
+
+    Kept, since trees are never changed and a walk through a long function is slow.
+    """
     collector = _Collector()
     if isinstance(scope, cst.FunctionDef):
         for param in find_all(scope.params, cst.Param):
