@@ -215,8 +215,8 @@ MIGRATION = Migration(
     person=(
         "Groups that are added later (`add_param_group`), several optimizers and groups whose number depends on the "
         "configuration cannot be counted: decide there which are decayed. The first step remembers in each group "
-        "whether it was spared, so that a schedule may pass through 0, and checkpoints keep it; one that was saved "
-        "before, while the schedule stood at exactly 0, must be converted."
+        "whether it was spared, so that a schedule may pass through 0, and checkpoints keep it; do not resume from one "
+        "that was saved before, while the schedule stood at exactly 0."
     ),
     checks=("param_groups.small", "schedules.every_step"),
     depends_on=(),

@@ -18,11 +18,14 @@ __all__ = ["Rewrite", "left_early", "rewrite"]
 
 _ATOMS = (cst.Name, cst.Attribute, cst.Subscript, cst.Call, cst.Float, cst.Integer)
 _OLD_ZERO = (
-    "a checkpoint from before this change that was saved while the schedule stood at exactly 0 must be converted "
-    "(`python -m migrations checkpoint`), as its groups can no longer be told apart"
+    "do not resume from a checkpoint that was saved before this change while the schedule stood at exactly 0: in it a "
+    "decayed group looks like a spared one"
 )
 _ADDED = "a group that is added to the optimizer later needs a `wd_multiplier` of its own"
-_OLD_CAUGHT = "checkpoints from before this change hold a decay for groups that should have none: convert them first"
+_OLD_CAUGHT = (
+    "checkpoints from before this change hold a decay for groups that should have none: when one is resumed, set the "
+    "`wd_multiplier` of its spared groups to 0 by hand"
+)
 _NOT_ZERO = "the rewrite assumes that the decayed groups do not start at 0, which the source does not show"
 
 

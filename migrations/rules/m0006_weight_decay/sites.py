@@ -119,21 +119,23 @@ def _own(file: SourceFile, loop: cst.For, value: cst.BaseExpression) -> bool:
 def _loop(file: SourceFile, node: cst.For) -> Loop | None:
     index, start, ranged = "", 0, False
     group_target: cst.BaseExpression = node.target
-    targets = [element.value for element in node.target.elements] if isinstance(node.target, cst.Tuple) else []
-    over = node.iter
+    targets: list[cst.BaseExpression] = (
+        [element.value for element in node.target.elements] if isinstance(node.target, cst.Tuple) else []
+    )
+    over: cst.BaseExpression = node.iter
     if isinstance(over, cst.Call) and isinstance(over.func, cst.Name) and over.args:
-        first = over.args[0].value
-        if over.func.value == "enumerate" and len(targets) == 2:
-            number, group_target = targets
+        first, kind, args = over.args[0].value, over.func.value, over.args
+        if kind == "enumerate" and len(targets) == 2:
+            number, group_target = targets[0], targets[1]
             offset = literal(argument(over, "start", 1))
             index, start = attribute_chain(number), offset if isinstance(offset, int) else 0
             over = first
-        elif over.func.value == "zip":
-            place = next((i for i, arg in enumerate(over.args) if "param_groups" in file.code(arg)), None)
+        elif kind == "zip":
+            place = next((i for i, arg in enumerate(args) if "param_groups" in file.code(arg)), None)
             if place is None or place >= len(targets):
                 return None
-            over, group_target = over.args[place].value, targets[place]
-        elif over.func.value == "range" and len(over.args) == 1 and isinstance(first, cst.Call):
+            over, group_target = args[place].value, targets[place]
+        elif kind == "range" and len(args) == 1 and isinstance(first, cst.Call):
             if callee(first) != "len" or not first.args:
                 return None
             over, index, ranged = first.args[0].value, attribute_chain(node.target), True
