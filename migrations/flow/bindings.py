@@ -57,6 +57,9 @@ def resolve(file: SourceFile, name: cst.Name) -> list[Binding]:
     for binding in reversed(bindings(scope)):
         if binding.name != name.value or file.span(binding.node)[0] >= place:
             continue
+        if binding.kind in ("assign", "augmented", "unpack") and id(binding.node) in around:
+            # `x = f(x)` reads what was bound before.
+            continue
         found.append(binding)
         statement = file.statement(binding.node)
         block = file.parent(statement) if statement is not None else None

@@ -72,6 +72,8 @@ class Optimizers:
             return self._attribute(node, frame)
         if isinstance(node, cst.IfExp):
             return self.made(node.body, frame) + self.made(node.orelse, frame)
+        if isinstance(node, cst.BooleanOperation):
+            return self.made(node.left, frame) + self.made(node.right, frame)
         if isinstance(node, cst.Call):
             return self._call(node, frame)
         raise Unclear(frame.file, node, f"where `{frame.file.code(node)}` is made is not known")
@@ -100,6 +102,8 @@ class Optimizers:
                 if attribute_chain(binding.value) == "None":
                     continue
                 made += self.made(binding.value, frame)
+            elif binding.kind == "unpack" and isinstance(binding.value, cst.Tuple):
+                made += self.made(self._part(node, binding.node, binding.value, frame), frame)
             elif binding.kind == "unpack" and isinstance(binding.value, cst.Call):
                 made += self._unpacked(node, binding.node, binding.value, frame)
             else:
@@ -153,6 +157,14 @@ class Optimizers:
             made += self.made(value.elements[names.index(node.value)].value, inside)
         return made
 
+    def _part(self, node: cst.Name, statement: cst.CSTNode, value: cst.Tuple, frame: Frame) -> cst.BaseExpression:
+        """Return what a name gets of `a, b = x, y`."""
+        target = statement.targets[0].target if isinstance(statement, cst.Assign) else None
+        names = [attribute_chain(e.value) for e in target.elements] if isinstance(target, cst.Tuple) else []
+        if node.value not in names or len(names) != len(value.elements):
+            raise Unclear(frame.file, statement, f"which value `{node.value}` gets cannot be read")
+        return value.elements[names.index(node.value)].value
+
     def _attribute(self, node: cst.Attribute, frame: Frame) -> list[Construction]:
         chain = attribute_chain(node)
         values = [(frame.file, *found) for found in attribute_values(frame.file, node)] if chain else []
@@ -172,6 +184,9 @@ class Optimizers:
 
     def _call(self, call: cst.Call, frame: Frame) -> list[Construction]:
         name = callee(call)
+        if name == "SimpleNamespace" and literal(argument(call, "param_groups")) == []:
+            # A stand-in without groups: no loop does anything to it.
+            return []
         inside = self.reader.call_frame(call, frame)
         if inside is not None:
             return [one for value in returned(inside) for one in self.made(value, inside)]

@@ -81,12 +81,7 @@ def _evident(loop: Loop) -> str:
     """Return why a loop is right whatever the groups are; empty where that depends on them."""
     if len(loop.writes) != 1 or loop.picked is not None:
         return ""
-    write, reading = loop.writes[0], Reading(loop)
-    for assign in find_all(loop.node.body, cst.Assign):
-        if isinstance(assign.targets[0].target, cst.Name) and loop.file.function(assign) is loop.file.function(
-            loop.node
-        ):
-            reading.names[assign.targets[0].target.value] = assign.value
+    write, reading = loop.writes[0], Reading.whole(loop)
     around: list[cst.If] = []
     for node in loop.file.ancestors(write.node):
         if node is loop.node:

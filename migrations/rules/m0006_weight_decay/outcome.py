@@ -81,6 +81,16 @@ class Reading:
     flow: str = ""
     names: dict[str, cst.BaseExpression] = field(default_factory=dict)
 
+    @classmethod
+    def whole(cls, loop: Loop) -> Reading:
+        """Return a reading of any group, with all names that the loop's passes bind."""
+        names = {
+            assign.targets[0].target.value: assign.value
+            for assign in find_all(loop.node.body, cst.Assign)
+            if isinstance(assign.targets[0].target, cst.Name)
+        }
+        return cls(loop, names=names)
+
     def value(self, node: cst.BaseExpression) -> object:
         """Return an expression's value; Ellipsis where it is not known."""
         known = literal(node)

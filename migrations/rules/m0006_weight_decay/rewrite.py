@@ -95,11 +95,7 @@ def _edits(loop: Loop, write: Write, mark: str) -> tuple[Edit, ...] | str:
             if isinstance(line, cst.SimpleStatementSuite)
             else "several statements share a line"
         )
-    reading = Reading(loop)
-    for statement in loop.node.body.body:
-        for assign in find_all(statement, cst.Assign):
-            if isinstance(assign.targets[0].target, cst.Name):
-                reading.names[assign.targets[0].target.value] = assign.value
+    reading = Reading.whole(loop)
     remember = f'{group}.setdefault("wd_multiplier", {mark})' if mark else ""
     product = replace(file, write.value, _product(loop, write))
     around = _around(loop, line)

@@ -75,11 +75,11 @@ def steady(value: cst.BaseExpression) -> bool:
     return literal(value) is not ...
 
 
-def loops(file: SourceFile) -> list[Loop]:
-    """Return the loops of a file that set the groups' weight decay by a schedule."""
+def loops(file: SourceFile, key: str = KEY) -> list[Loop]:
+    """Return the loops of a file that set a key of the groups by a schedule."""
     found = []
     for node in file.nodes(cst.For):
-        loop = _loop(file, node)
+        loop = _loop(file, node, key)
         if loop is not None and any(not steady(write.value) for write in loop.writes):
             found.append(loop)
     return found
@@ -116,7 +116,7 @@ def _own(file: SourceFile, loop: cst.For, value: cst.BaseExpression) -> bool:
     return any(names & {name.value for name in find_all(part.slice[0], cst.Name)} for part in subscripts)
 
 
-def _loop(file: SourceFile, node: cst.For) -> Loop | None:
+def _loop(file: SourceFile, node: cst.For, key: str) -> Loop | None:
     index, start, ranged = "", 0, False
     group_target: cst.BaseExpression = node.target
     targets: list[cst.BaseExpression] = (
@@ -152,7 +152,7 @@ def _loop(file: SourceFile, node: cst.For) -> Loop | None:
     group = f"{bare(file, over)}[{index}]" if ranged else attribute_chain(group_target)
     if ranged:
         group = _alias(file, node, group)
-    writes = _writes(file, node, group) if group else ()
+    writes = _writes(file, node, group, key) if group else ()
     return Loop(file, node, groups.value, index, start, group, picked, writes) if writes else None
 
 
@@ -188,30 +188,30 @@ def _slice(node: cst.Subscript) -> slice | None:
     return slice(*ends)
 
 
-def _writes(file: SourceFile, loop: cst.For, group: str) -> tuple[Write, ...]:
+def _writes(file: SourceFile, loop: cst.For, group: str, key: str) -> tuple[Write, ...]:
     nodes: list[cst.BaseSmallStatement] = [*find_all(loop.body, cst.Assign), *find_all(loop.body, cst.Expr)]
     found = []
     for node in nodes:
-        written = _written(node)
+        written = _written(node, key)
         if written is not None and bare(file, written[0]) == group and not _own(file, loop, written[1]):
             found.append(Write(node, written[1]))
     return tuple(sorted(found, key=lambda write: file.span(write.node)))
 
 
-def _written(node: cst.CSTNode) -> tuple[cst.BaseExpression, cst.BaseExpression] | None:
-    """Return (group, value) of `group["weight_decay"] = value` and of `group.update(weight_decay=value)`."""
+def _written(node: cst.CSTNode, key: str = KEY) -> tuple[cst.BaseExpression, cst.BaseExpression] | None:
+    """Return (group, value) of `group["key"] = value` and of `group.update(key=value)`."""
     if isinstance(node, cst.Assign) and len(node.targets) == 1:
         target = node.targets[0].target
         if isinstance(target, cst.Subscript) and len(target.slice) == 1:
             index = target.slice[0].slice
-            if isinstance(index, cst.Index) and literal(index.value) == KEY:
+            if isinstance(index, cst.Index) and literal(index.value) == key:
                 return target.value, node.value
     if isinstance(node, cst.Expr) and isinstance(node.value, cst.Call) and callee(node.value) == "update":
         func, call = node.value.func, node.value
-        value = argument(call, KEY)
+        value = argument(call, key)
         if value is None and call.args and isinstance(call.args[0].value, cst.Dict):
             for element in call.args[0].value.elements:
-                if isinstance(element, cst.DictElement) and literal(element.key) == KEY:
+                if isinstance(element, cst.DictElement) and literal(element.key) == key:
                     value = element.value
         if value is not None and isinstance(func, cst.Attribute):
             return func.value, value
