@@ -82,21 +82,28 @@ class Step:
                 in_else = [around.orelse is not None and _holds(around.orelse, f.call, self.file) for f in (one, other)]
                 if (in_body[0] and in_else[1]) or (in_body[1] and in_else[0]):
                     return False
+        # `if …: return student(a)` and, below it, `student(b)`: one of them runs.
+        for inner, outer in ((one, other), (other, one)):
+            for around in self.file.ancestors(inner.call):
+                if isinstance(around, cst.If) and _leaves(around.body) and _holds(around.body, inner.call, self.file):
+                    if not _holds(around, outer.call, self.file):
+                        return False
         return bool(left and right)
 
 
 def steps(file: SourceFile) -> list[Step]:
     """Return the functions of a file that call a student; calls in nested functions belong to the outermost."""
     by_function: dict[int, tuple[cst.FunctionDef, list[Forward], list[Forward]]] = {}
-    defined = {node.name.value for node in (*file.nodes(cst.FunctionDef), *file.nodes(cst.ClassDef))}
+    defined = {node.name.value for node in file.nodes(cst.FunctionDef)}
+    defined |= {node.name.value for node in file.nodes(cst.ClassDef)}
     for call in file.nodes(cst.Call):
         role = _role(call, defined)
         functions = [n for n in file.ancestors(call) if isinstance(n, cst.FunctionDef)]
         if not role or not functions:
             continue
         function = functions[-1]
-        entry = by_function.setdefault(id(function), (function, [], []))
-        entry[1 if role == "student" else 2].append(_forward(file, call))
+        _, student, teacher = by_function.setdefault(id(function), (function, [], []))
+        (student if role == "student" else teacher).append(_forward(file, call))
     return [Step(file, f, tuple(s), tuple(t)) for f, s, t in by_function.values() if s]
 
 
@@ -147,9 +154,18 @@ def _forward(file: SourceFile, call: cst.Call) -> Forward:
 
 
 def _is_none(node: cst.BaseExpression) -> bool:
-    """`None`, or a list of nothing else."""
+    """`None`, or a list of nothing else, `[None] * n` too."""
+    if isinstance(node, cst.BinaryOperation) and isinstance(node.operator, cst.Multiply):
+        return any(isinstance(side, cst.List) and _is_none(side) for side in (node.left, node.right))
     value = literal(node)
     return value is None or (isinstance(value, list | tuple) and all(item is None for item in value))
+
+
+def _leaves(body: cst.BaseSuite) -> bool:
+    """Whether a block ends by leaving the function or the round of its loop."""
+    last = body.body[-1] if body.body else None
+    small = last.body[-1] if isinstance(last, cst.SimpleStatementLine) else last
+    return isinstance(small, cst.Return | cst.Raise | cst.Continue)
 
 
 def _holds(node: cst.CSTNode, part: cst.CSTNode, file: SourceFile) -> bool:
