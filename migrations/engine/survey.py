@@ -174,7 +174,7 @@ def _unparsable(path: str, error: str) -> Remark:
 def _parse(project: Project, migrations: Sequence[Migration], advance: Advance) -> None:
     """Parse what the migrations will ask for, so that the longest part of the work shows how far it has come."""
     patterns = {migration.prefilter for migration in migrations}
-    files = [file for file in project.files.values() if any(pattern.search(file.data) for pattern in patterns)]
+    files = [file for file in project.files.values() if any(file.matches(pattern) for pattern in patterns)]
     for done, file in enumerate(files):
         advance(file.path, done, len(files))
         _ = file.error

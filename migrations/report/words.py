@@ -69,6 +69,8 @@ def headline(results: Sequence[Result]) -> str:
 
 def next_steps(results: Sequence[Result], path: str) -> list[NextStep]:
     """Return what to do next, from the most to the least that a command can do."""
+    if not results:
+        return [NextStep("", "install the project completely: its rules are in migrations/rules")]
     name = shlex.quote(path)
     by_id = {result.migration.id: result for result in results}
     ordered = [by_id[one.id] for one in in_order([result.migration for result in results])]
