@@ -148,8 +148,9 @@ def _regroup(
     """Regroup the optimizer whose groups hold the student's parameters; others are left as they are."""
     trained = [network for key, network in networks.items() if "teacher" not in key]
     if len(trained) != 1:
-        names = ", ".join(networks)
-        raise CheckpointError(f"{', '.join(optimizers)}: whose parameters? expected one student, found {names}")
+        raise CheckpointError(
+            f"{', '.join(optimizers)}: whose parameters? expected one student, found {', '.join(networks)}"
+        )
     student = trained[0]
     parameters = set(student.target.parameters)
     if unknown := [name for name in settings.frozen if name not in parameters]:
