@@ -10,9 +10,11 @@ from functools import cached_property
 from typing import TypeVar
 
 import libcst as cst
-from libcst.metadata import ByteSpanPositionProvider, MetadataWrapper, ParentNodeProvider
+from libcst.metadata import MetadataWrapper
 
+from migrations.engine.limits import too_deep
 from migrations.engine.model import Site
+from migrations.engine.tree import Places, no_garbage_collection
 
 __all__ = ["SourceFile", "decode_source"]
 
@@ -62,18 +64,27 @@ class SourceFile:
         Raises:
             libcst.ParserSyntaxError: the text is not Python.
         """
-        return cst.parse_module(self.text)
+        with no_garbage_collection():
+            return cst.parse_module(self.text)
 
     @cached_property
     def error(self) -> str:
-        """Why the text cannot be parsed, with the line; empty where it can."""
+        """Why the text cannot be used, with the line; empty where it can."""
+        if deep := too_deep(self.data):
+            return f"{self.path}: {deep}, which cannot be parsed"
         try:
-            _ = self.module
+            text = self._places.text
         except cst.ParserSyntaxError as error:
             return f"{self.path}:{error.raw_line}: {error.message}"
         except RecursionError:
             return f"{self.path}: nested too deeply to be parsed"
-        return ""
+        # Edits are spans: where the tree is not the text, they would hit the wrong bytes.
+        return "" if text == self.text else f"{self.path}: LibCST's tree of it is another text"
+
+    @property
+    def looked_into(self) -> bool:
+        """Whether something has asked for the tree."""
+        return "error" in self.__dict__ or "module" in self.__dict__
 
     @cached_property
     def wrapper(self) -> MetadataWrapper:
@@ -81,13 +92,18 @@ class SourceFile:
         return MetadataWrapper(self.module, unsafe_skip_copy=True)
 
     @cached_property
-    def _spans(self) -> Mapping[cst.CSTNode, tuple[int, int]]:
-        found = self.wrapper.resolve(ByteSpanPositionProvider)
-        return {node: (span.start, span.start + span.length) for node, span in found.items()}
+    def _places(self) -> Places:
+        module = self.module
+        with no_garbage_collection():
+            return Places(module)
 
-    @cached_property
+    @property
+    def _spans(self) -> Mapping[cst.CSTNode, tuple[int, int]]:
+        return self._places.spans
+
+    @property
     def _parents(self) -> Mapping[cst.CSTNode, cst.CSTNode]:
-        return self.wrapper.resolve(ParentNodeProvider)
+        return self._places.parents
 
     @cached_property
     def _line_starts(self) -> list[int]:
