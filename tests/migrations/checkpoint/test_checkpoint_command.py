@@ -11,16 +11,15 @@ import pytest
 import torch
 from fork_checkpoints import fork_checkpoint
 
-from migrations.checkpoint.command import add_parser
+from migrations.commands import checkpoint
 
 
 def run(*words: str | Path) -> int:
     """Run the command and return its exit code."""
     parser = argparse.ArgumentParser()
-    add_parser(parser.add_subparsers())
+    checkpoint.add(parser.add_subparsers())
     arguments = parser.parse_args(["checkpoint", *map(str, words)])
-    code: int = arguments.run(arguments)
-    return code
+    return checkpoint.run(arguments)
 
 
 def names_in(folder: Path) -> list[str]:

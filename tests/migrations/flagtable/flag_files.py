@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from migrations.flags.command import add_parser
+from migrations.commands import flags
 
 __all__ = ["PARSER", "run", "shown", "write"]
 
@@ -38,10 +38,9 @@ def write(folder: Path, **texts: str) -> list[Path]:
 def run(*words: str | Path) -> int:
     """Run the command and return its exit code."""
     parser = argparse.ArgumentParser()
-    add_parser(parser.add_subparsers())
+    flags.add(parser.add_subparsers())
     arguments = parser.parse_args(["flags", *map(str, words)])
-    code: int = arguments.run(arguments)
-    return code
+    return flags.run(arguments)
 
 
 def shown(capsys: pytest.CaptureFixture[str], *words: str | Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-__all__ = ["add_parser", "run"]
+from parity.streams import complain, emit
 
 _EPILOG = """\
 exit codes:
@@ -24,9 +24,9 @@ examples:
 """
 
 
-def add_parser(subparsers: Any) -> None:
-    """Add the command to a parser's commands."""
-    parser = subparsers.add_parser(
+def add(commands: Any) -> None:
+    """Add the command's parser."""
+    parser = commands.add_parser(
         "flags",
         help="where flags are defined, set and read, in parsers, YAML and launchers together",
         description="Show where flags are defined, set and read; remove those that nothing reads, and add the new.",
@@ -37,15 +37,14 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("paths", metavar="FILE", nargs="+", type=Path, help="Python, shell and YAML files, or folders")
     parser.add_argument("--write", action="store_true", help="carry it out; without, a diff is shown")
     parser.add_argument("--format", choices=("text", "json"), default="text", help="(default: text)")
-    parser.set_defaults(run=run)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Carry the command out and return its exit code."""
+def run(arguments: argparse.Namespace, rules: object = None) -> int:
+    """Carry the command out and return its exit code; it needs no rules."""
     try:
         return _run(arguments)
     except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(f"error: {error}")
         return 2
 
 
@@ -63,14 +62,14 @@ def _run(arguments: argparse.Namespace) -> int:
     remains = bool(waits) or (table.work_remains and not written)
     code = 2 if table.errors and not found.files else 1 if remains or table.errors else 0
     if arguments.format == "json":
-        print(as_json(found, table, written=sorted(table.texts) if written else [], exit_code=code), end="")
+        emit(as_json(found, table, written=sorted(table.texts) if written else [], exit_code=code))
         return code
     verdict = "nothing to do"
     if table.texts:
         verdict = f"written: {', '.join(table.texts)}" if written else "nothing was written; --write does it"
     if waits:
         verdict += f"; {', '.join(waits)}: see above" if table.texts else f"; waiting: {', '.join(waits)}"
-    terminal = sys.stdout.isatty()
+    terminal = sys.stdout is not None and sys.stdout.isatty()
     width = shutil.get_terminal_size((120, 40)).columns if terminal else 120
-    print(as_text(found, table, verdict, width, terminal), end="")
+    emit(as_text(found, table, verdict, width, terminal))
     return code

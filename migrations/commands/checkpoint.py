@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import ast
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["add_parser", "run"]
+from parity.streams import complain, emit
 
 _EPILOG = """\
 exit codes:
@@ -24,9 +23,9 @@ examples:
 """
 
 
-def add_parser(subparsers: Any) -> None:
-    """Add the command to a parser's commands."""
-    parser = subparsers.add_parser(
+def add(commands: Any) -> None:
+    """Add the command's parser."""
+    parser = commands.add_parser(
         "checkpoint",
         help="rename a checkpoint's modules and regroup its optimizer, keeping all moments",
         description="Convert a fork's checkpoint to official's names and port's parameter groups. IN is only read.",
@@ -34,35 +33,40 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    add = parser.add_argument
-    add("input", metavar="IN", type=Path, help="a file that torch.save wrote: {'student', 'teacher', 'optimizer', …}")
-    add("--out", metavar="OUT", type=Path, required=True, help="the new file; must not exist")
-    add("--write", action="store_true", help="write it; without, the changes are shown")
-    add("--downgrade", action="store_true", help="back to the fork's names and groups, of what this command made")
-    add("--layout", default="flat", help="flat or chunks=N, weight_g or parametrized, joined by commas (default: flat)")
-    add(
+    option = parser.add_argument
+    option(
+        "input", metavar="IN", type=Path, help="a file that torch.save wrote: {'student', 'teacher', 'optimizer', …}"
+    )
+    option("--out", metavar="OUT", type=Path, required=True, help="the new file; must not exist")
+    option("--write", action="store_true", help="write it; without, the changes are shown")
+    option("--downgrade", action="store_true", help="back to the fork's names and groups, of what this command made")
+    option(
+        "--layout", default="flat", help="flat or chunks=N, weight_g or parametrized, joined by commas (default: flat)"
+    )
+    option(
         "--rename", action="append", default=[], metavar="OLD=NEW", help="a part's new name: head=dino_head; repeatable"
     )
-    add(
+    option(
         "--config", metavar="YAML", help="port's configuration, for its layer-wise decay (default: official's 0.9, 0.2)"
     )
-    add("--groups", default="", metavar="NAME", help="which builder made the old groups, where shapes do not tell")
-    add("--frozen", action="append", default=[], metavar="NAME", help="a parameter that the old optimizer did not hold")
-    add("--set", action="append", default=[], metavar="FLAG=VALUE", help="a new flag in args; repeatable")
-    add("--format", choices=("text", "json"), default="text", help="(default: text)")
-    parser.set_defaults(run=run)
+    option("--groups", default="", metavar="NAME", help="which builder made the old groups, where shapes do not tell")
+    option(
+        "--frozen", action="append", default=[], metavar="NAME", help="a parameter that the old optimizer did not hold"
+    )
+    option("--set", action="append", default=[], metavar="FLAG=VALUE", help="a new flag in args; repeatable")
+    option("--format", choices=("text", "json"), default="text", help="(default: text)")
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Carry the command out and return its exit code."""
+def run(arguments: argparse.Namespace, rules: object = None) -> int:
+    """Carry the command out and return its exit code; it needs no rules."""
     try:
         return _run(arguments)
     except (OSError, ValueError) as error:
         problems: Sequence[str] = getattr(error, "problems", (str(error),))
         for problem in problems[:8]:
-            print(f"error: {problem}", file=sys.stderr)
+            complain(f"error: {problem}")
         if len(problems) > 8:
-            print(f"error: and {len(problems) - 8} more of this kind", file=sys.stderr)
+            complain(f"error: and {len(problems) - 8} more of this kind")
         return 2
 
 
@@ -86,9 +90,9 @@ def _run(arguments: argparse.Namespace) -> int:
     if conversion.changed:
         verdict = f"written: {arguments.out}" if written else f"nothing was written; --write makes {arguments.out}"
     if arguments.format == "json":
-        print(as_json(conversion, written=str(arguments.out) if written else None, exit_code=code), end="")
+        emit(as_json(conversion, written=str(arguments.out) if written else None, exit_code=code))
     else:
-        print(as_text(conversion, verdict), end="")
+        emit(as_text(conversion, verdict))
     return code
 
 
