@@ -40,7 +40,7 @@ class Project:
     def matching(self, pattern: re.Pattern[bytes]) -> Iterator[SourceFile]:
         """Yield the files whose bytes match and that can be parsed."""
         for file in self.files.values():
-            if pattern.search(file.data):
+            if file.matches(pattern):
                 if file.error:
                     self.errors[file.path] = file.error
                 else:

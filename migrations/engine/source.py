@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import io
+import re
 import tokenize
 from collections.abc import Mapping
 from functools import cached_property
@@ -58,6 +59,16 @@ class SourceFile:
         return self.text.encode()
 
     @cached_property
+    def _matches(self) -> dict[re.Pattern[bytes], bool]:
+        return {}
+
+    def matches(self, pattern: re.Pattern[bytes]) -> bool:
+        """Whether the text has a match; the answer is kept, since several migrations ask the same."""
+        if pattern not in self._matches:
+            self._matches[pattern] = pattern.search(self.data) is not None
+        return self._matches[pattern]
+
+    @cached_property
     def module(self) -> cst.Module:
         """The tree.
 
@@ -97,14 +108,6 @@ class SourceFile:
         with no_garbage_collection():
             return Places(module)
 
-    @property
-    def _spans(self) -> Mapping[cst.CSTNode, tuple[int, int]]:
-        return self._places.spans
-
-    @property
-    def _parents(self) -> Mapping[cst.CSTNode, cst.CSTNode]:
-        return self._places.parents
-
     @cached_property
     def _line_starts(self) -> list[int]:
         starts, position = [0], 0
@@ -116,7 +119,7 @@ class SourceFile:
     @cached_property
     def _nodes(self) -> Mapping[type[cst.CSTNode], list[cst.CSTNode]]:
         by_kind: dict[type[cst.CSTNode], list[cst.CSTNode]] = {}
-        for node in self._parents:
+        for node in self._places.nodes:
             by_kind.setdefault(type(node), []).append(node)
         return by_kind
 
@@ -132,7 +135,7 @@ class SourceFile:
 
     def span(self, node: cst.CSTNode) -> tuple[int, int]:
         """Return the offsets of a node's first byte and of the byte behind it, without white space around it."""
-        return self._spans[node]
+        return self._places.spans[id(node)]
 
     def code(self, node: cst.CSTNode) -> str:
         """Return a node's text as it stands in the file."""
@@ -162,7 +165,7 @@ class SourceFile:
 
     def parent(self, node: cst.CSTNode) -> cst.CSTNode | None:
         """Return the node around a node; None around the module."""
-        return self._parents.get(node)
+        return self._places.parents.get(id(node))
 
     def ancestors(self, node: cst.CSTNode) -> list[cst.CSTNode]:
         """Return the nodes around a node, innermost first, up to the module."""

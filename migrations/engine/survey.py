@@ -103,8 +103,14 @@ class Survey:
 
     @property
     def parsed(self) -> int:
-        """How many files had to be parsed."""
-        return sum(file.looked_into for file in self.tree.project.files.values())
+        """How many files had to be parsed, and could be."""
+        return sum(file.looked_into and not file.error for file in self.tree.project.files.values())
+
+    @property
+    def skipped(self) -> int:
+        """How many files were left out: not readable, or not to be parsed where that was needed."""
+        unread = {remark.path for remark in self.tree.remarks if remark.path not in self.tree.project.files}
+        return len(unread) + len(unparsable(self.tree.project))
 
 
 def look(migration: Migration, project: Project, by: Sequence[Suppression] = ()) -> Result:
@@ -174,7 +180,7 @@ def _unparsable(path: str, error: str) -> Remark:
 def _parse(project: Project, migrations: Sequence[Migration], advance: Advance) -> None:
     """Parse what the migrations will ask for, so that the longest part of the work shows how far it has come."""
     patterns = {migration.prefilter for migration in migrations}
-    files = [file for file in project.files.values() if any(pattern.search(file.data) for pattern in patterns)]
+    files = [file for file in project.files.values() if any(file.matches(pattern) for pattern in patterns)]
     for done, file in enumerate(files):
         advance(file.path, done, len(files))
         _ = file.error

@@ -23,7 +23,7 @@ def status_json(survey: Survey) -> str:
     files = {
         "looked_at": len(survey.tree.project.files),
         "parsed": survey.parsed,
-        "skipped": sum(remark.path not in survey.tree.project.files for remark in survey.tree.remarks),
+        "skipped": survey.skipped,
         "folders_left_out": survey.tree.folders,
     }
     return _text(

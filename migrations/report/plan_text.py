@@ -56,7 +56,7 @@ def _print_step(step: Step, console: Console, *, diff: bool) -> None:
 
 
 def _sentence(finding: Finding) -> str:
-    return printable(f"{place(finding)} {finding.evidence}")
+    return printable(f"{place(finding)} {finding.evidence}" if finding.site else finding.evidence)
 
 
 def _shown(text: str) -> str:

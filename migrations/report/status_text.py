@@ -41,6 +41,8 @@ def _table(results: Sequence[Result]) -> Table:
     for _ in range(4):
         table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
+    if results:
+        table.add_row(*(Text(title, "dim") for title in ("id", "state", "rewrite", "where", "what was found")))
     for result in results:
         _add_rows(table, result)
     return table
@@ -75,8 +77,8 @@ def _print_person(results: Sequence[Result], console: Console) -> None:
         for finding in result.open:
             if finding.person and finding.person not in said:
                 said.add(finding.person)
-                where = f" at {finding.site}" if finding.site else ""
-                rows.append((result.migration.id, f"{finding.person}{where}"))
+                where = f"{finding.site}: " if finding.site else ""
+                rows.append((result.migration.id, printable(f"{where}{finding.person}")))
     if rows:
         line(console, "left to you:", "bold")
         labelled(console, rows)
@@ -98,11 +100,10 @@ def _print_next(survey: Survey, console: Console) -> None:
 
 def _print_files(survey: Survey, console: Console) -> None:
     files = len(survey.tree.project.files)
-    skipped = sum(remark.path not in survey.tree.project.files for remark in survey.tree.remarks)
     folders = f", {many(len(survey.tree.folders), 'folder')} left out" if survey.tree.folders else ""
     line(
         console,
-        f"{many(files, 'file')} looked at, {survey.parsed:,} of them parsed, {skipped:,} skipped{folders}, "
+        f"{many(files, 'file')} looked at, {survey.parsed:,} of them parsed, {survey.skipped:,} skipped{folders}, "
         f"{survey.seconds:.1f} s",
         "dim",
     )

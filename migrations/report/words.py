@@ -69,6 +69,8 @@ def headline(results: Sequence[Result]) -> str:
 
 def next_steps(results: Sequence[Result], path: str) -> list[NextStep]:
     """Return what to do next, from the most to the least that a command can do."""
+    if not results:
+        return [NextStep("", "install the project completely: its rules are in migrations/rules")]
     name = shlex.quote(path)
     by_id = {result.migration.id: result for result in results}
     ordered = [by_id[one.id] for one in in_order([result.migration for result in results])]
@@ -76,9 +78,12 @@ def next_steps(results: Sequence[Result], path: str) -> list[NextStep]:
     if broken:
         return [NextStep("", f"the rule of {broken[0].migration.id} failed ({broken[0].failure}); please report it")]
     option = ""
+    allowed: list[Level] = []
     for level in (Level.SAFE, Level.UNSAFE, Level.SKELETON):
         option += "" if level is Level.SAFE else f" --{level.value}"
-        if count := sum(len(result.offers(level)) for result in ordered):
+        allowed.append(level)
+        free = [result for result in ordered if _is_free(result, by_id, allowed)]
+        if count := sum(len(result.offers(*allowed)) for result in free):
             return [
                 NextStep(
                     f"python -m migrations plan {name}{option}", f"shows {_changes(count, level)}, writes nothing"
@@ -91,6 +96,18 @@ def next_steps(results: Sequence[Result], path: str) -> list[NextStep]:
     return [
         NextStep("python -m parity run --subject ADAPTER.py", "proves it by numbers; `python -m parity run --help`")
     ]
+
+
+def _is_free(result: Result, by_id: Mapping[str, Result], allowed: Sequence[Level]) -> bool:
+    """Whether what a migration depends on is out of the way, or would be with the levels allowed."""
+    for id_ in result.migration.depends_on:
+        first = by_id.get(id_)
+        diverged = [f for f in first.open if f.state is State.DIVERGED] if first is not None else []
+        if first is None or not diverged:
+            continue
+        if any(f.level not in allowed for f in diverged) or not _is_free(first, by_id, allowed):
+            return False
+    return True
 
 
 def _changes(count: int, level: Level) -> str:
