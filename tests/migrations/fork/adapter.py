@@ -178,15 +178,12 @@ def softmax_center(kind, teacher_outputs, teacher_temp):
     return targets, loss.center.flatten()
 
 
-def clustering_modes():
-    """The choices of the flag, or `masked` alone once it is gone."""
-    for action in main.get_args_parser()._actions:
-        if action.dest == "clustering_mode":
-            return tuple(action.choices)
-    return ("masked",)
+def clustering_flag():
+    """The action of the parser that chooses among masked and other tokens; None once it is gone."""
+    return next((action for action in main.get_args_parser()._actions if "masked" in (action.choices or ())), None)
 
 
-prototype_modes = clustering_modes()
+prototype_modes = tuple(clustering_flag().choices) if clustering_flag() else ("masked",)
 
 
 def prototype_loss(mode, student_tokens, teacher_tokens, masks):
@@ -194,7 +191,7 @@ def prototype_loss(mode, student_tokens, teacher_tokens, masks):
     with torch.no_grad():
         bank.weight.copy_(torch.eye(student_tokens.shape[-1]))
     networks = [lambda *_, tokens=tokens, **__: {"patchtokens": tokens} for tokens in (student_tokens, teacher_tokens)]
-    args = Namespace(clustering_mode=mode)
+    args = Namespace(**({clustering_flag().dest: mode} if clustering_flag() else {}))
     return trainer.compute_clustering_loss(
         args, *networks, None, student_tokens, teacher_tokens, masks, main.PatchPrototypeLoss(), bank, 0.07
     )
