@@ -41,9 +41,7 @@ torch.save([name for name, _ in student.named_parameters()], sys.argv[2])
 
 
 def test_the_documents_fork(tmp_path: Path) -> None:
-    """A checkpoint that the miniature fork's own classes saved is converted by the command: each parameter's first
-    moment is still a tenth of the gradient that its own name was given.
-    """
+    """Of a checkpoint that the fork's own classes saved, each parameter's moment is a tenth of its own gradient."""
     saved, names, new = tmp_path / "fork.pth", tmp_path / "names.pth", tmp_path / "new.pth"
     subprocess.run([sys.executable, "-c", SAVE, str(saved), str(names)], cwd=FORK, check=True)
     assert main(["checkpoint", str(saved), "--out", str(new)]) == 1
