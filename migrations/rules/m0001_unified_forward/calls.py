@@ -83,11 +83,10 @@ class Step:
                 if (in_body[0] and in_else[1]) or (in_body[1] and in_else[0]):
                     return False
         # `if …: return student(a)` and, below it, `student(b)`: one of them runs.
-        for inner, outer in ((one, other), (other, one)):
-            for around in self.file.ancestors(inner.call):
-                if isinstance(around, cst.If) and _leaves(around.body) and _holds(around.body, inner.call, self.file):
-                    if not _holds(around, outer.call, self.file):
-                        return False
+        first, second = sorted((one, other), key=lambda f: self.file.span(f.call))
+        for around in self.file.ancestors(first.call):
+            if isinstance(around, cst.If) and _leaves(around.body) and _holds(around.body, first.call, self.file):
+                return _holds(around, second.call, self.file)
         return bool(left and right)
 
 
