@@ -35,7 +35,7 @@ _STEPS = 5000
 _CALLS = 4
 """Functions that are followed into functions."""
 
-_MASK_NAME = re.compile(r"(?i)mask")
+_MASK_NAME = re.compile(r"(?i)mask(?!ed)")  # `student_masked` are tokens
 _OTHER_MASK = re.compile(r"(?i)attn|attention|pad|causal|key|segm|pixel|loss_mask|mask_?(token|ratio|weight|gen|prob|feat)")
 
 

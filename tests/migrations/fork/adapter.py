@@ -5,6 +5,7 @@ take, this file asks the code which state it is in; it never decides what a numb
 """
 
 import copy
+import sys
 from argparse import Namespace
 from contextlib import suppress
 from types import SimpleNamespace
@@ -103,8 +104,9 @@ def views_of(args, global_crops, local_crops):
 
 def make_mask(input_size, num_masking_patches, max_num_patches):
     height, width = input_size
-    if hasattr(helpers, "MaskingGenerator"):
-        return helpers.MaskingGenerator(input_size, max_num_patches=max_num_patches)(num_masking_patches)
+    if hasattr(helpers, "draw_block_masks"):
+        generator = sys.modules[helpers.draw_block_masks.__module__].MaskingGenerator  # which it asks for each row
+        return generator(input_size, max_num_patches=max_num_patches)(num_masking_patches)
     ratio = num_masking_patches / (height * width)
     return helpers.generate_random_token_masks(1, height, width, ratio, "cpu")[0].numpy()
 
@@ -125,7 +127,7 @@ def until_masks(args, n_images, optimizer=None, built=None, iteration=0):
     network = SimpleNamespace(train=lambda: None, eval=lambda: None)
     optimizer, built = optimizer or SimpleNamespace(param_groups=[]), built or helpers.build_schedules(args)
     with patched(trainer, "generate_random_token_masks", keep), suppress(Drawn):
-        trainer.train_one_epoch(network, network, {}, None, [views], optimizer, built, iteration, args)
+        trainer.train_one_epoch(network, network, *[None] * 5, [views], optimizer, built, iteration, args)
     return seen[0]
 
 
@@ -150,15 +152,17 @@ def collate(samples, config, dtype):
 
 
 def dino_loss(student_output_list, teacher_out_softmaxed_centered_list):
-    loss = main.DINOLoss(student_output_list[0].shape[-1])
-    return loss(student_output_list, teacher_out_softmaxed_centered_list)
+    n_prototypes = student_output_list[0].shape[-1]
+    return main.DINOLoss(n_prototypes)(student_output_list, teacher_out_softmaxed_centered_list)
 
 
 def ibot_loss(
     student_patch_tokens_masked, teacher_patch_tokens_masked, student_masks_flat, n_masked_patches, masks_weight
 ):
-    loss = main.IBOTPatchLoss(student_patch_tokens_masked.shape[-1])
-    return loss(student_patch_tokens_masked, teacher_patch_tokens_masked, student_masks_flat)
+    n_prototypes = student_patch_tokens_masked.shape[-1]
+    return main.IBOTPatchLoss(n_prototypes)(
+        student_patch_tokens_masked, teacher_patch_tokens_masked, student_masks_flat
+    )
 
 
 def koleo_loss(student_output):
@@ -269,7 +273,7 @@ def load(student, teacher, losses, state):
                 part, _, rest = key.removeprefix(owner + ".").partition(".")
                 values[f"module.{in_fork.get(part, part)}.{rest}"] = value
         network.load_state_dict(values, strict=True)
-    for key, loss in (("dino_loss", losses["dino"]), ("ibot_patch_loss", losses["ibot"])):
+    for key, loss in zip(("dino_loss", "ibot_patch_loss"), losses[:2], strict=True):
         if f"{key}.center" in state:
             loss.center.copy_(state[f"{key}.center"])
 
@@ -279,7 +283,7 @@ def training_step(config, state, batch, iteration, seed):
     dtype = next(value.dtype for value in state.values() if value.is_floating_point())
     student = SingleProcess(TMEDinoModel(args, args.drop_path_rate)).to(dtype)
     teacher = SingleProcess(TMEDinoModel(args)).to(dtype).requires_grad_(False)
-    losses = {key: loss.to(dtype) for key, loss in main.build_losses(args).items()}
+    losses = [loss.to(dtype) for loss in main.build_losses(args)]
     load(student, teacher, losses, state)
     optimizer, built = helpers.build_optimizer(student, args), helpers.build_schedules(args)
     names = student_names(student)
@@ -304,7 +308,7 @@ def training_step(config, state, batch, iteration, seed):
     views = views_of(args, crops[:2], crops[2:])
     with patched(trainer, "clip_gradients", clip), patched(trainer, "generate_random_token_masks", draw):
         torch.manual_seed(seed)
-        (shown,) = trainer.train_one_epoch(student, teacher, losses, None, [views], optimizer, built, iteration, args)
+        (shown,) = trainer.train_one_epoch(student, teacher, *losses, None, [views], optimizer, built, iteration, args)
     return {
         "losses": shown,
         **seen,
@@ -315,7 +319,7 @@ def training_step(config, state, batch, iteration, seed):
 
 def after(student, teacher, losses, optimizer, names, state):
     """What an iteration leaves behind, under official's names."""
-    centers = {"dino_loss.center": losses["dino"], "ibot_patch_loss.center": losses["ibot"]}
+    centers = {"dino_loss.center": losses[0], "ibot_patch_loss.center": losses[1]}
     for loss in centers.values():
         loss.apply_center_update()
     return {
