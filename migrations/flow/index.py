@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import libcst as cst
@@ -36,25 +37,43 @@ class Definition:
 class Index:
     """Definitions by name, of the files that it is given.
 
+    A file is parsed only when it defines or calls a name that is asked for, so that an index of a large project is
+    cheap.
+
     A name that is defined in one place is taken for that place wherever it is called; where there are several, the
     caller's own file and its imports decide, and what they do not decide has no answer.
     """
 
     def __init__(self, project: Project, files: list[SourceFile] | None = None) -> None:
         self.project = project
-        self.files = [f for f in (project.files.values() if files is None else files) if not f.error]
+        self._all = list(project.files.values() if files is None else files)
         self._by_name: dict[str, list[Definition]] = {}
-        for file in self.files:
-            for definition in _definitions(file):
-                self._by_name.setdefault(definition.name, []).append(definition)
+        self._by_file: dict[str, list[Definition]] = {}
+        self._renamed: dict[str, dict[str, str]] = {}
+
+    @property
+    def files(self) -> list[SourceFile]:
+        """The files that can be parsed; asking parses all of them."""
+        return [file for file in self._all if not file.error]
 
     def named(self, name: str) -> list[Definition]:
         """Return every definition of a name."""
-        return self._by_name.get(name, [])
+        if name not in self._by_name:
+            defines = re.compile(rb"\b(?:def|class)\s+%s\b" % re.escape(name.encode()))
+            files = [file for file in self._all if name and defines.search(file.data) and not file.error]
+            self._by_name[name] = [d for file in files for d in self._definitions(file) if d.name == name]
+        return self._by_name[name]
+
+    def _definitions(self, file: SourceFile) -> list[Definition]:
+        if file.path not in self._by_file:
+            self._by_file[file.path] = _definitions(file)
+        return self._by_file[file.path]
 
     def called(self, file: SourceFile, call: cst.Call) -> Definition | None:
         """Return what a call in a file means, or None where that is not certain."""
-        name = _imported_names(file).get(callee(call), callee(call))
+        if file.path not in self._renamed:
+            self._renamed[file.path] = _imported_names(file)
+        name = self._renamed[file.path].get(callee(call), callee(call))
         found = self.named(name)
         own = [definition for definition in found if definition.file is file and not definition.owner]
         if len(own) == 1 and isinstance(call.func, cst.Name):
@@ -65,8 +84,8 @@ class Index:
         """Return the calls in the project that mean a definition."""
         return [
             (file, call)
-            for file in self.files
-            if definition.name.encode() in file.data
+            for file in self._all
+            if definition.name.encode() in file.data and not file.error
             for call in file.nodes(cst.Call)
             if (meant := self.called(file, call)) is not None and meant.node is definition.node
         ]

@@ -9,6 +9,8 @@ from typing import TypeVar
 import libcst as cst
 import libcst.matchers as m
 
+from migrations.engine.tree import walk
+
 __all__ = ["argument", "attribute_chain", "callee", "find_all", "literal", "names_in", "target_names"]
 
 NodeT = TypeVar("NodeT", bound=cst.CSTNode)
@@ -16,16 +18,7 @@ NodeT = TypeVar("NodeT", bound=cst.CSTNode)
 
 def find_all(tree: cst.CSTNode, kind: type[NodeT]) -> list[NodeT]:
     """Return the nodes of a kind below (or at) a node, in the order of the text."""
-    found: list[NodeT] = []
-
-    class Visitor(cst.CSTVisitor):
-        def on_visit(self, node: cst.CSTNode) -> bool:
-            if isinstance(node, kind):
-                found.append(node)
-            return True
-
-    tree.visit(Visitor())
-    return found
+    return [node for node in walk(tree) if isinstance(node, kind)]
 
 
 def attribute_chain(node: cst.CSTNode) -> str:
