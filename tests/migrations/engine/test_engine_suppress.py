@@ -44,9 +44,10 @@ def test_a_comment_settles_its_site(text: str) -> None:
         ("old6()  # parity: ignore why\n", "a.py:1: suppression without an id settles nothing, write "),
         ("old6()  # parity: ignore[0066] why\n", "a.py:1: suppression of an unknown id 0066, expected one of 0001"),
         ("# parity: ignore[0006] why\n\nold6()\n", "a.py:1: suppression of 0006 matches nothing (any more)"),
+        ("x = 1  # parity: ignore[0006] why\nold6()\n", "a.py:1: suppression of 0006 matches nothing (any more)"),
         ("old6()\n# parity: ignore[0006] why\n", "a.py:2: suppression of 0006 matches nothing (any more)"),
     ],
-    ids=["no reason", "no id", "unknown id", "too far above", "below"],
+    ids=["no reason", "no id", "unknown id", "too far above", "behind other code", "below"],
 )
 def test_a_comment_that_settles_nothing_is_remarked_upon(text: str, remark: str) -> None:
     """The finding stays, and the owner is told why."""
