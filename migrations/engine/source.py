@@ -29,7 +29,7 @@ def decode_source(data: bytes) -> tuple[str, str]:
 
     Raises:
         UnicodeDecodeError: the bytes are not of the declared encoding.
-        SyntaxError: the declared encoding is not known.
+        SyntaxError: the declared encoding is not known, or there is none and the first lines are not UTF-8.
     """
     encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
     return data.decode(encoding), encoding
@@ -89,8 +89,11 @@ class SourceFile:
             return f"{self.path}:{error.raw_line}: {error.message}"
         except RecursionError:
             return f"{self.path}: nested too deeply to be parsed"
+        except Exception as error:  # LibCST's nodes have checks of their own, which are no syntax errors
+            return f"{self.path}: cannot be parsed, {type(error).__name__}: {error}"
         # Edits are spans: where the tree is not the text, they would hit the wrong bytes.
-        return "" if text == self.text else f"{self.path}: LibCST's tree of it is another text"
+        lost = "LibCST loses bytes of it: lines that end in CR alone, or form feeds before code"
+        return "" if text == self.text else f"{self.path}: {lost}"
 
     @property
     def looked_into(self) -> bool:

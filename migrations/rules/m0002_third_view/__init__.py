@@ -14,8 +14,8 @@ MIGRATION = Migration(
     why=(
         "Official makes two global views of an image and uses both twice: DINO compares their CLS tokens, iBOT "
         "predicts their masked patches. A view of its own for iBOT is cut, distorted, sent to the device and embedded "
-        "on top, and it is drawn from another distribution than the views that DINO learns from. Once iBOT works on the two "
-        "global views (migration 0001), the third is computed for nobody."
+        "on top, and it is drawn from another distribution than the views that DINO learns from. Once iBOT works on "
+        "the two global views (migration 0001), the third is computed for nobody."
     ),
     algebra=(
         "Images per input: official 2 global + N local; fork 3 global + N local. With 224 and 96 pixels in patches of "
