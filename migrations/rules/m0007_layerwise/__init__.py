@@ -94,9 +94,7 @@ def _uniform(loop: Loop, project: Project, lookup: Lookup) -> Finding:
         return Finding(_ID, State.UNKNOWN, why, site, person=_RECIPE, related=(place,))
     items = flat(groups.layout)
     if items and all("lr_multiplier" in group.keys for group in items):
-        why = (
-            f"the groups carry an `lr_multiplier`, which this loop does not read, so all learn at one rate; {_RECIPES}"
-        )
+        why = f"the groups carry an `lr_multiplier` that this loop does not read, so all learn at one rate; {_RECIPES}"
         return _diverged(loop, project, why, loop_edits(loop), "", groups)
     n = f"{len(items)} groups" if len(items) == len(groups.layout) else "all groups"
     why = f"{n} learn at one rate, whatever their layer; {_RECIPES}"
@@ -146,8 +144,8 @@ MIGRATION = Migration(
     why=(
         "Official gives each parameter a constant factor of the learning rate by its layer: small at the input, 1 at "
         "the heads. The default recipe (vitl16_short) takes 0.9 per layer, so that the first block of 24 learns at "
-        "0.08 of the head's rate; vitl14 and vitg14 take 1.0, which is no decay. The patch embedding is slowed by a further "
-        "factor of 0.2 in every recipe. Whether a uniform rate is a mistake depends on the recipe that is meant."
+        "0.08 of the head's rate; vitl14 and vitg14 take 1.0, which is no decay. The patch embedding is slowed by a "
+        "further factor of 0.2 in every recipe. Whether a uniform rate is a mistake depends on the recipe that is meant."
     ),
     algebra=(
         "lr_p(t) = lr(t) * decay ** (N + 1 - layer_p) * (0.2 if p is of the patch embedding else 1)\n"
