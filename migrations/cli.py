@@ -1,4 +1,4 @@
-"""The command line: `python -m migrations status | plan | apply | explain`."""
+"""The command line: `python -m migrations status | plan | apply | verify | explain | flags | checkpoint`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from migrations.commands import apply, explain, plan, status
+from migrations.commands import apply, checkpoint, explain, flags, plan, status, verify
 from migrations.errors import MigrationsError, UsageError
 from migrations.options import build_parser, parse
 from parity.errors import OutputError
@@ -20,7 +20,15 @@ if TYPE_CHECKING:
 
 __all__ = ["COMMANDS", "Rules", "main"]
 
-COMMANDS: dict[str, ModuleType] = {"status": status, "plan": plan, "apply": apply, "explain": explain}
+COMMANDS: dict[str, ModuleType] = {
+    "status": status,
+    "plan": plan,
+    "apply": apply,
+    "verify": verify,
+    "explain": explain,
+    "flags": flags,
+    "checkpoint": checkpoint,
+}
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ _SKIPPED = frozenset(
     | {".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", ".cache", "site-packages"}
 )
 _OUTPUTS = frozenset({"build", "dist"})
+_TEXTS = frozenset({".sh", ".bash", ".slurm", ".sbatch", ".job", ".yaml", ".yml", ".toml", ".cfg", ".ini"})
+"""Launchers and configurations, which set flags: read, never written."""
 
 
 @dataclass(frozen=True, order=True)
@@ -108,8 +110,12 @@ def discover(given: str) -> Tree:
         raise UsageError(f"{given}: neither a file nor a folder")
     found: dict[str, Found] = {}
     files = []
+    texts: dict[str, str] = {}
     for place in places:
         name = _name(place, tree)
+        if place.suffix.lower() in _TEXTS and path.is_dir():
+            texts.update(_text(place, name))
+            continue
         try:
             data, text, encoding = _read(place)
         except _SkippedError as error:
@@ -117,7 +123,7 @@ def discover(given: str) -> Tree:
             continue
         files.append(SourceFile(name, text, encoding))
         found[name] = Found(place, data, place.is_symlink())
-    tree.project, tree.found = Project(files), found
+    tree.project, tree.found = Project(files, texts), found
     if not files:
         why = f": {tree.remarks[0]}" if tree.remarks else ""
         raise UsageError(
@@ -151,7 +157,7 @@ def _walk(root: Path, tree: Tree) -> Iterator[Path]:
                     tree.folders.append(_name(path, tree))
                 else:
                     below.append(path)
-            elif path.suffix == ".py":
+            elif path.suffix == ".py" or path.suffix.lower() in _TEXTS:
                 yield path
         waiting.extend(reversed(below))
 
@@ -199,6 +205,15 @@ def _read(path: Path) -> tuple[bytes, str, str]:
     if b"\0" in data:
         raise _SkippedError("skipped, holds zero bytes, so it is no Python source")
     return data, *_decoded(data)
+
+
+def _text(path: Path, name: str) -> dict[str, str]:
+    """Return a launcher or configuration by its name; nothing where it cannot be read or is data."""
+    try:
+        readable = stat.S_ISREG(path.stat().st_mode) and path.stat().st_size <= MAX_BYTES
+        return {name: path.read_bytes().decode(errors="replace")} if readable else {}
+    except OSError:
+        return {}
 
 
 def _decoded(data: bytes) -> tuple[str, str]:

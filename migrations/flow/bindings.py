@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import libcst as cst
 
@@ -29,8 +30,12 @@ class Binding:
     kind: str
 
 
+@lru_cache(maxsize=4096)
 def bindings(scope: cst.FunctionDef | cst.Module) -> list[Binding]:
-    """Return all bindings in a function or module, nested functions left out, in the order of the text."""
+    """Return all bindings in a function or module, nested functions left out, in the order of the text.
+
+    Kept, since trees are never changed and a walk through a long function is slow.
+    """
     collector = _Collector()
     if isinstance(scope, cst.FunctionDef):
         for param in find_all(scope.params, cst.Param):
@@ -52,6 +57,9 @@ def resolve(file: SourceFile, name: cst.Name) -> list[Binding]:
     for binding in reversed(bindings(scope)):
         if binding.name != name.value or file.span(binding.node)[0] >= place:
             continue
+        if binding.value is not None and _holds(file, binding.value, place):
+            # In `x = f(x)` the x that is read is an earlier one.
+            continue
         found.append(binding)
         statement = file.statement(binding.node)
         block = file.parent(statement) if statement is not None else None
@@ -59,6 +67,11 @@ def resolve(file: SourceFile, name: cst.Name) -> list[Binding]:
         if sure and binding.kind != "augmented":
             break
     return found
+
+
+def _holds(file: SourceFile, node: cst.CSTNode, place: int) -> bool:
+    start, end = file.span(node)
+    return start <= place < end
 
 
 def reads(file: SourceFile, scope: cst.FunctionDef | cst.Module, name: str) -> list[cst.Name]:

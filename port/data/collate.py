@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["Batch", "collate_data_and_cast"]
+__all__ = ["Batch", "collate_data_and_cast", "draw_masks"]
 
 
 class Batch(TypedDict):
@@ -65,7 +65,7 @@ def collate_data_and_cast(
     if not samples_list:
         raise ValueError("samples_list is empty, expected at least one sample; is drop_last set?")
     global_crops = _stack_crops(samples_list, "global_crops")
-    masks_list, upperbound = _draw_masks(
+    masks_list, upperbound = draw_masks(
         len(global_crops), n_tokens, mask_ratio_tuple, mask_probability, mask_generator
     )
     collated_masks = torch.stack(masks_list).flatten(1)
@@ -98,7 +98,7 @@ def _stack_crops(samples_list: Sequence[Sequence[Any]], key: str) -> Tensor:
     return torch.stack(crops)
 
 
-def _draw_masks(
+def draw_masks(
     n_rows: int,
     n_tokens: int,
     mask_ratio_tuple: Sequence[float],
