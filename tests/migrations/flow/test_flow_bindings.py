@@ -69,6 +69,14 @@ def test_resolve_returns_what_may_have_been_received(text: str, expected: list[s
     assert [file.code(one.value) for one in found if one.value is not None] == expected
 
 
+def test_what_lambdas_and_classes_bind_is_theirs() -> None:
+    """A lambda's parameter, also in a default, and a class's attribute are no names of the scope around."""
+    file = SourceFile("a.py", "class C:\n    y = 1\ndef f(a=lambda q: q):\n    g = lambda r: r\n")
+    (function,) = file.nodes(cst.FunctionDef)
+    assert names(function) == [("a", "parameter"), ("g", "assign")]
+    assert names(file.module) == []
+
+
 def test_resolve_stays_in_its_function() -> None:
     """A parameter is a binding without a value; a module's name is not looked up from inside of a function."""
     assert values("x = 1\ndef f(x):\n    return x\n") == [None]
