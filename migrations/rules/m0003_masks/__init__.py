@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import libcst as cst
 
@@ -19,9 +20,8 @@ from migrations.rules.m0003_masks.rewrite import swap_class, swap_draw
 __all__ = ["MIGRATION", "find"]
 
 _PREFILTER = re.compile(rb"(?i)mask|bernoulli|\brand")
-_NETWORKS = re.compile(rb"(?i)teacher|ibot|ema_|_ema|momentum|distill")
+_NETWORKS = re.compile(rb"(?i)teacher|ibot|ema_|_ema|momentum_(?:encoder|model|net)|distill")
 _DRAWS = re.compile(rb"(?i)bernoulli|\brand\w*\(|permutation\(|shuffle\(|argsort|scatter_|MaskingGenerator|draw_block_masks")
-_BLOCKS = re.compile(rb"(?s)(?=.*sqrt)(?=.*(?:uniform|randint))")
 
 _ROWS = "draw the masks once for all 2B global crops, not for one crop or for the images"
 _FLAGS = (
@@ -32,22 +32,47 @@ _FLAGS = (
 
 def find(project: Project) -> list[Finding]:
     """Return every generator of masks: blocks wherever they are, other draws where a student takes them."""
-    files = [f for f in project.matching(_PREFILTER) if _DRAWS.search(f.data) or _NETWORKS.search(f.data)]
-    found = [_block(one) for file in files if _BLOCKS.search(file.data) for one in generators(file)]
-    for file in files:
+    found = [_block(one) for file in _parsed(project, _may_hold_blocks) for one in generators(file)]
+    for file in _parsed(project, _may_name_official):
         found += _officials(file) + _bins(file)
-    if any(_NETWORKS.search(file.data) for file in files) and any(_DRAWS.search(file.data) for file in files):
-        calls = Calls(project, files)
+    if any(_NETWORKS.search(file.data) for file in project.files.values()):
+        calls = Calls(project, _parsed(project, _may_draw))
         found += [_draw(one) for one in draws(calls)] + _per_crop(calls)
     looked = "no generator of masks was found whose masks a student takes beside a teacher"
     return found or [Finding("0003", State.UNKNOWN, looked)]
+
+
+def _may_hold_blocks(data: bytes) -> bool:
+    return b"sqrt" in data and (b"uniform" in data or b"randint" in data)
+
+
+def _may_name_official(data: bytes) -> bool:
+    return b"linspace" in data or b"MaskingGenerator" in data or b"draw_block_masks" in data
+
+
+def _may_draw(data: bytes) -> bool:
+    about_masks = b"mask" in data.lower()
+    return bool((about_masks and _DRAWS.search(data)) or _NETWORKS.search(data) and (about_masks or _DRAWS.search(data)))
+
+
+def _parsed(project: Project, wanted: Callable[[bytes], bool]) -> list[SourceFile]:
+    """Return the files that may matter and can be parsed; why others cannot is noted in the project."""
+    found = []
+    for file in project.files.values():
+        if _PREFILTER.search(file.data) and wanted(file.data):
+            if file.error:
+                project.errors[file.path] = file.error
+            else:
+                found.append(file)
+    return found
 
 
 def _block(one: Generator) -> Finding:
     state, evidence = judge(one)
     site = one.file.site(one.owner if one.owner is not None else one.function)
     if state is not State.DIVERGED:
-        return Finding("0003", state, evidence, site)
+        person = "" if state is State.ALIGNED else f"compare with `port.data.masking.MaskingGenerator`; {_ROWS}"
+        return Finding("0003", state, evidence, site, person=person)
     edits = tuple(swap_class(one))
     level = Level.UNSAFE if edits else Level.MANUAL
     by_hand = "" if edits else "take `port.data.masking.MaskingGenerator` in its place; "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import libcst as cst
 
@@ -41,8 +41,11 @@ def generators(file: SourceFile) -> list[Generator]:
             continue
         if any(inner is not loop and _draws_rectangle(inner) for inner in find_all(loop.body, cst.For)):
             continue
+        one = Generator(file, loop, function, None)
+        if not _adds_up(loop) and not _stops_after_success(one):
+            continue
         classes = [node for node in file.ancestors(loop) if isinstance(node, cst.ClassDef)]
-        found.append(Generator(file, loop, function, classes[0] if classes else None))
+        found.append(replace(one, owner=classes[0] if classes else None))
     return found
 
 

@@ -12,7 +12,7 @@ from migrations.engine.source import SourceFile
 from migrations.flow.bindings import resolve
 from migrations.flow.calls import Calls
 from migrations.flow.dimensions import dimensions
-from migrations.flow.nodes import argument, callee, find_all
+from migrations.flow.nodes import argument, attribute_chain, callee, find_all
 from migrations.flow.origins import origins
 
 __all__ = ["Draw", "draws", "shape_of"]
@@ -61,17 +61,35 @@ def draws(calls: Calls) -> list[Draw]:
 def _uses(calls: Calls) -> Iterator[tuple[SourceFile, cst.BaseExpression]]:
     """Yield what is given as a mask, or selects tokens, in functions that know two networks."""
     for file in calls.index.files:
-        scopes = [f for f in file.nodes(cst.FunctionDef) if _TWO_NETWORKS.search(file.code(f))]
-        names = {id(node) for scope in scopes for node in find_all(scope, cst.Call | cst.Subscript)}  # type: ignore[type-var] # a union works in isinstance
+        if not _TWO_NETWORKS.search(file.text):
+            continue
+        known: dict[int, bool] = {}
         for call in file.nodes(cst.Call):
-            for arg in call.args if id(call) in names else []:
+            for arg in call.args:
                 keyword = arg.keyword.value if arg.keyword is not None else _last_name(arg.value)
-                if _MASK.search(keyword) and not _OTHER.search(keyword):
+                if _MASK.search(keyword) and not _OTHER.search(keyword) and _knows_two(file, call, known):
+                    yield file, arg.value
+                elif arg.keyword is None and isinstance(call.func, cst.Name | cst.Attribute) and _is_student(file, call):
                     yield file, arg.value
         for node in file.nodes(cst.Subscript):
             index = node.slice[0].slice if len(node.slice) == 1 else None
-            if id(node) in names and isinstance(index, cst.Index) and isinstance(index.value, cst.Name | cst.Attribute):
-                yield file, index.value
+            if isinstance(index, cst.Index) and isinstance(index.value, cst.Name | cst.Attribute):
+                if _knows_two(file, node, known):
+                    yield file, index.value
+
+
+def _knows_two(file: SourceFile, node: cst.CSTNode, known: dict[int, bool]) -> bool:
+    """Whether the function around a node speaks of a teacher or of a moving average beside a student."""
+    function = file.function(node)
+    if function is None:
+        return False
+    if id(function) not in known:
+        known[id(function)] = _TWO_NETWORKS.search(file.code(function)) is not None
+    return known[id(function)]
+
+
+def _is_student(file: SourceFile, call: cst.Call) -> bool:
+    return "student" in attribute_chain(call.func).lower() and len(call.args) > 1 and file.function(call) is not None
 
 
 def _last_name(node: cst.BaseExpression) -> str:
