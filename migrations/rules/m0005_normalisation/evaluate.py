@@ -193,7 +193,9 @@ class Evaluator:
             return False
         scope = file.function(node) or file.module
         text = file.code(scope) if isinstance(scope, cst.FunctionDef) else file.text
-        used = re.search(rf"~\s*{node.value}\b|\b{node.value}\.(bool|nonzero|count_nonzero|logical_not)\(", text)
+        used = re.search(
+            rf"~\s*{node.value}\b|\b{node.value}(\.(bool|nonzero|count_nonzero|logical_not)\(|\.dtype (==|is) torch\.bool)", text
+        )
         return _is_mask(node.value) or used is not None
 
     def _subscript(self, file: SourceFile, node: cst.Subscript, frame: Frame | None) -> Value:
