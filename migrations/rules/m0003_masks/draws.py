@@ -21,7 +21,9 @@ _RANDOM = frozenset("rand rand_like random uniform random_sample".split())
 _SHUFFLED = frozenset("randperm permutation argsort topk shuffle multinomial".split())
 _TWO_NETWORKS = re.compile(r"(?i)teacher|ibot|\bema_|_ema\b|momentum_(encoder|model|net)|self_?distill")
 _MASK = re.compile(r"(?i)mask|bool_masked_pos")
-_OTHER = re.compile(r"(?i)attn|attention|pad|causal|key|segm|pixel|mask_?(token|ratio|weight|gen|prob|feat|ind)|n_masked")
+_OTHER = re.compile(
+    r"(?i)attn|attention|pad|causal|key|segm|pixel|mask_?(token|ratio|weight|gen|prob|feat|ind)|n_masked"
+)
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,13 @@ def draws(calls: Calls) -> list[Draw]:
     return [
         d
         for d in found.values()
-        if not any(p == d.file.path and a <= d.file.span(d.node)[0] and d.file.span(d.node)[1] <= b and (a, b) != d.file.span(d.node) for p, a, b in inside)
+        if not any(
+            p == d.file.path
+            and a <= d.file.span(d.node)[0]
+            and d.file.span(d.node)[1] <= b
+            and (a, b) != d.file.span(d.node)
+            for p, a, b in inside
+        )
     ]
 
 
@@ -69,7 +77,9 @@ def _uses(calls: Calls) -> Iterator[tuple[SourceFile, cst.BaseExpression]]:
                 keyword = arg.keyword.value if arg.keyword is not None else _last_name(arg.value)
                 if _MASK.search(keyword) and not _OTHER.search(keyword) and _knows_two(file, call, known):
                     yield file, arg.value
-                elif arg.keyword is None and isinstance(call.func, cst.Name | cst.Attribute) and _is_student(file, call):
+                elif (
+                    arg.keyword is None and isinstance(call.func, cst.Name | cst.Attribute) and _is_student(file, call)
+                ):
                     yield file, arg.value
         for node in file.nodes(cst.Subscript):
             index = node.slice[0].slice if len(node.slice) == 1 else None
@@ -135,7 +145,9 @@ def _whole(file: SourceFile, node: cst.BaseExpression) -> cst.BaseExpression:
     """Return a draw with the `.bool()` behind it."""
     attribute = file.parent(node)
     call = file.parent(attribute) if isinstance(attribute, cst.Attribute) else None
-    return call if isinstance(call, cst.Call) and callee(call) in ("bool", "astype") and call.func is attribute else node
+    return (
+        call if isinstance(call, cst.Call) and callee(call) in ("bool", "astype") and call.func is attribute else node
+    )
 
 
 def shape_of(file: SourceFile, node: cst.CSTNode) -> tuple[list[cst.BaseExpression], cst.Call] | None:

@@ -36,7 +36,9 @@ _CALLS = 4
 """Functions that are followed into functions."""
 
 _MASK_NAME = re.compile(r"(?i)mask")
-_OTHER_MASK = re.compile(r"(?i)attn|attention|pad|causal|key|segm|pixel|loss_mask|mask_?(token|ratio|weight|gen|prob|feat)")
+_OTHER_MASK = re.compile(
+    r"(?i)attn|attention|pad|causal|key|segm|pixel|loss_mask|mask_?(token|ratio|weight|gen|prob|feat)"
+)
 
 
 class Evaluator:
@@ -109,7 +111,9 @@ class Evaluator:
         if not found:
             return Value(text=node.value)
         augmented = found[0] if found[0].kind == "augmented" else None
-        values = [self._augmented(file, augmented, frame)] if augmented else [self._bound(file, b, frame) for b in found]
+        values = (
+            [self._augmented(file, augmented, frame)] if augmented else [self._bound(file, b, frame) for b in found]
+        )
         value = join(values)
         if value.kind is Kind.MASK and not any(isinstance(b.value, cst.Name | cst.Attribute) for b in found):
             return value.but(mask=node.value)
@@ -161,7 +165,11 @@ class Evaluator:
         if scope is None or not isinstance(node, cst.Name | cst.Attribute):
             return False
         text, name = file.code(scope), re.escape(file.code(node))
-        return bool(re.search(rf"\w+\s*,\s*\w+\s*,\s*\w+\s*=\s*{name}\.(shape\b|size\(\))|\b{name}\b[^=\n]*\.flatten\(0, 1\)", text))
+        return bool(
+            re.search(
+                rf"\w+\s*,\s*\w+\s*,\s*\w+\s*=\s*{name}\.(shape\b|size\(\))|\b{name}\b[^=\n]*\.flatten\(0, 1\)", text
+            )
+        )
 
     def _parameter(self, file: SourceFile, binding: Binding, frame: Frame | None) -> Value:
         function = file.function(binding.node)
@@ -188,13 +196,16 @@ class Evaluator:
 
     def _acts_as_mask(self, file: SourceFile, node: cst.Name, found: list[Binding]) -> bool:
         """Whether a name of unseen origin is called a mask, or used as only a mask is."""
-        opaque = all(b.kind in ("parameter", "loop", "unpack") or isinstance(b.value, cst.Call | cst.Subscript) for b in found)
+        opaque = all(
+            b.kind in ("parameter", "loop", "unpack") or isinstance(b.value, cst.Call | cst.Subscript) for b in found
+        )
         if not opaque:
             return False
         scope = file.function(node) or file.module
         text = file.code(scope) if isinstance(scope, cst.FunctionDef) else file.text
         used = re.search(
-            rf"~\s*{node.value}\b|\b{node.value}(\.(bool|nonzero|count_nonzero|logical_not)\(|\.dtype (==|is) torch\.bool)", text
+            rf"~\s*{node.value}\b|\b{node.value}(\.(bool|nonzero|count_nonzero|logical_not)\(|\.dtype (==|is) torch\.bool)",
+            text,
         )
         return _is_mask(node.value) or used is not None
 

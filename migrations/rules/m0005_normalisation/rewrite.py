@@ -47,6 +47,8 @@ def mend(run: Evaluator, one: Reduction) -> Mending:
     if one.inner is None or not isinstance(statement, cst.SimpleStatementLine) or len(statement.body) != 1:
         return by_hand
     if isinstance(one.node, cst.Call) and run.value(one.file, one.inner).kind is Kind.ROW_MEAN:
+        if one.value.exact:
+            return Mending(person="divide the sum over the crops by their number, or take one mean over all of them")
         return _guarded(run, one) or by_hand
     edits = _dense(run, one, mask) if not one.value.selected else _selected(run, one, mask)
     if not edits:
@@ -204,7 +206,10 @@ def _protected(file: SourceFile, node: cst.CSTNode, code: str) -> str:
     around = file.parent(node)
     tight = isinstance(around, cst.Attribute | cst.Subscript) or (
         isinstance(around, cst.BinaryOperation)
-        and (isinstance(around.operator, cst.Power) or (around.right is node and not isinstance(around.operator, cst.Add | cst.Subtract)))
+        and (
+            isinstance(around.operator, cst.Power)
+            or (around.right is node and not isinstance(around.operator, cst.Add | cst.Subtract))
+        )
     )
     return f"({code})" if tight else code
 
@@ -212,13 +217,17 @@ def _protected(file: SourceFile, node: cst.CSTNode, code: str) -> str:
 def _torch(call: cst.Call) -> str:
     """Return the module that `torch.sum(…)` is taken from; empty for a method."""
     func = call.func
-    return func.value.value if isinstance(func, cst.Attribute) and isinstance(func.value, cst.Name) and call.args else ""
+    return (
+        func.value.value if isinstance(func, cst.Attribute) and isinstance(func.value, cst.Name) and call.args else ""
+    )
 
 
 def _weight_name(one: Reduction) -> tuple[str, bool]:
     """Return a name for the weights, and whether it holds them already."""
     taken = {binding.name for binding in bindings(one.function)}
-    return next(name for name in ("masks_weight", "token_weight", "weight_per_masked_token") if name not in taken), False
+    return next(
+        name for name in ("masks_weight", "token_weight", "weight_per_masked_token") if name not in taken
+    ), False
 
 
 def _kept(file: SourceFile, function: cst.FunctionDef, mask: str) -> bool:

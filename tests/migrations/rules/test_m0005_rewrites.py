@@ -13,7 +13,9 @@ from tests.migrations.rules.masks_cases import apply, load
 _HEAD = "import torch\nimport torch.nn.functional as F\n\n\n"
 _COMMENT = "# Each masked token weighs one over the masked tokens of its row, so that every row counts alike.\n"
 
-_DOCUMENT = _HEAD + '''class PatchPrototypeLoss(torch.nn.Module):
+_DOCUMENT = (
+    _HEAD
+    + """class PatchPrototypeLoss(torch.nn.Module):
     def forward(self, teacher_features, student_features, token_masks, bank):
         B, N, D = student_features.shape
         student_norm = F.normalize(student_features, dim=-1)
@@ -23,43 +25,61 @@ _DOCUMENT = _HEAD + '''class PatchPrototypeLoss(torch.nn.Module):
         M_total = student_norm_masked.shape[0]  # 98 + 59 + 20 = 177
         clustering_loss = -torch.sum(Q_tilde_masked * student_log_probs_masked) / M_total  # über alle
         return clustering_loss
-'''
+"""
+)
 
-_MEAN = _HEAD + '''def ibot(student, teacher, sel):
+_MEAN = (
+    _HEAD
+    + """def ibot(student, teacher, sel):
     assert sel.dtype == torch.bool and sel.dim() == 2
     R, N = sel.shape
     picked, target = student[sel], teacher[sel]
     per_token = torch.sum(-target * torch.log_softmax(picked, dim=-1), -1)
     return per_token.mean()
-'''
+"""
+)
 
-_TWICE = _HEAD + '''def ibot(student, teacher, masks):
+_TWICE = (
+    _HEAD
+    + """def ibot(student, teacher, masks):
     R, N = masks.shape
     weight = (1 / masks.sum(-1).clamp(min=1.0)).unsqueeze(-1).expand_as(masks)[masks]
     loss = -(teacher[masks] * student[masks].log_softmax(-1)).sum(-1)
     loss = loss * weight
     return loss.mean()
-'''
+"""
+)
 
-_DENSE = _HEAD + '''def ibot(student, teacher, masks):
+_DENSE = (
+    _HEAD
+    + """def ibot(student, teacher, masks):
     R, N = masks.shape
     loss = -(teacher * student.log_softmax(dim=-1)).sum(dim=-1)
     return (loss * masks).sum() / masks.sum()
-'''
+"""
+)
 
-_BATCHMEAN = _HEAD + '''def ibot(student, teacher, masks):
+_BATCHMEAN = (
+    _HEAD
+    + """def ibot(student, teacher, masks):
     loss = -(teacher * student.log_softmax(-1)).sum(-1)
     rows = (loss * masks.float()).sum(-1) / masks.sum(-1)
     return rows.mean()
-'''
+"""
+)
 
-_ROWS = _HEAD + '''def ibot(student, teacher, masks):
+_ROWS = (
+    _HEAD
+    + """def ibot(student, teacher, masks):
     B, N, K = student.shape
     loss = -(teacher[masks] * student[masks].log_softmax(-1)).sum(-1)
     return loss.sum() / B
-'''
+"""
+)
 
-_LENGTH = _HEAD + '''class Trainer:
+_LENGTH = (
+    _HEAD
+    + """class Trainer:
     def step(self, s, t, masks):
         R, N = masks.shape
 
@@ -69,7 +89,8 @@ _LENGTH = _HEAD + '''class Trainer:
             return ce.sum() / max(len(picked), 1)
 
         return patch_loss(s, t)
-'''
+"""
+)
 
 _CASES = {
     "document": (
@@ -135,9 +156,7 @@ def test_each_form_is_mended_to_the_letter(name: str) -> None:
 @pytest.mark.parametrize("name", _CASES)
 def test_windows_line_ends_and_tabs_are_kept(name: str) -> None:
     """A file with CRLF and tabs has them after the edits too."""
-    before, old, new = (
-        text.replace("    ", "\t").replace("\n", "\r\n") for text in _CASES[name]
-    )
+    before, old, new = (text.replace("    ", "\t").replace("\n", "\r\n") for text in _CASES[name])
     assert apply(MIGRATION.find, {"loss.py": before}, Level.SAFE) == {"loss.py": before.replace(old, new)}
 
 
@@ -167,7 +186,9 @@ def test_the_loss_is_the_mean_over_rows(name: str, before: float) -> None:
 def test_the_documents_prototype_loss_weighs_rows_alike() -> None:
     """The document's loss, whose double sum has no dimension, runs and gives 1.5 on the same rows."""
     student, teacher, masks = _rows()
-    text = apply(MIGRATION.find, {"loss.py": _DOCUMENT}, Level.SAFE)["loss.py"].replace("F.normalize(student_features, dim=-1)", "student_features")
+    text = apply(MIGRATION.find, {"loss.py": _DOCUMENT}, Level.SAFE)["loss.py"].replace(
+        "F.normalize(student_features, dim=-1)", "student_features"
+    )
     loss = load(text).PatchPrototypeLoss()(teacher * 2000 - 1000, student, masks, lambda features: features)
     torch.testing.assert_close(loss, torch.tensor(1.5, dtype=torch.float64), rtol=1e-6, atol=0)
 
@@ -191,22 +212,25 @@ def test_a_mask_of_the_function_around_is_not_rewritten_as_proven() -> None:
 
 def test_the_mask_is_handed_to_a_function_whose_callers_select_by_it() -> None:
     """A loss that sees tokens only gets the mask from its callers, at the level of assumptions."""
-    loss = _HEAD + '''def per_token(s, t):
+    loss = (
+        _HEAD
+        + """def per_token(s, t):
     return -torch.sum(t * F.log_softmax(s / 0.1, dim=-1), dim=-1)
 
 
 def ibot_patch_loss(student, teacher, n):
     loss = per_token(student[:n], teacher[:n])
     return loss.sum() / loss.new_tensor(n)
-'''
-    trainer = '''from losses import ibot_patch_loss as patch_loss
+"""
+    )
+    trainer = """from losses import ibot_patch_loss as patch_loss
 
 
 def step(student, teacher, images, masks):
     s = student(images, masks=masks)[masks]
     t = teacher(images)[masks]
     return patch_loss(s, t, n=len(s))
-'''
+"""
     after = apply(MIGRATION.find, {"losses.py": loss, "trainer.py": trainer}, Level.UNSAFE)
     assert after["trainer.py"] == trainer.replace("n=len(s))", "n=len(s), student_masks_flat=masks)")
     mask = "student_masks_flat"
@@ -234,17 +258,22 @@ def test_what_is_in_scope_but_not_proven_is_unsafe() -> None:
 
 def test_a_loss_without_any_mask_in_sight_is_left_to_a_person() -> None:
     """Where the function's callers are not seen and it has no mask, the finding says what must be passed."""
-    text = _HEAD + '''def loss(student, teacher, n_masked):
+    text = (
+        _HEAD
+        + """def loss(student, teacher, n_masked):
     ce = -(teacher[:n_masked] * student[:n_masked].log_softmax(-1)).sum(-1)
     return ce.sum() / n_masked
-'''
+"""
+    )
     (finding,) = MIGRATION.find(Project.of_texts({"a.py": text}))
     assert (finding.state, finding.level, finding.edits) == (State.UNKNOWN, Level.MANUAL, ())
 
 
 def test_the_fallback_without_weights_is_partial() -> None:
     """The document's own loss is right with weights, and divides by tokens where none are given."""
-    text = _HEAD + '''def loss(student, teacher, token_masks, masks_weight=None):
+    text = (
+        _HEAD
+        + """def loss(student, teacher, token_masks, masks_weight=None):
     B, N, D = student.shape
     ce = -(teacher[token_masks] * student[token_masks].log_softmax(-1)).sum(-1)
     if masks_weight is not None:
@@ -253,17 +282,21 @@ def test_the_fallback_without_weights_is_partial() -> None:
     else:
         result = ce.mean()
     return result
-'''
+"""
+    )
     weighted, fallback = MIGRATION.find(Project.of_texts({"a.py": text}))
     assert weighted.state is State.UNKNOWN, "nothing shows what the weights are"
     assert (fallback.state, fallback.level) == (State.PARTIAL, Level.SAFE)
-    maker = _HEAD + '''def make(token_masks):
+    maker = (
+        _HEAD
+        + """def make(token_masks):
     number = token_masks.sum(dim=1).float()
     return torch.where(number > 0, 1.0 / number, torch.zeros_like(number))
 
 
 def train(s, t, token_masks):
     return loss(s, t, token_masks, masks_weight=make(token_masks))
-'''
+"""
+    )
     found = MIGRATION.find(Project.of_texts({"a.py": text, "b.py": maker}))
     assert [finding.state for finding in found] == [State.ALIGNED, State.PARTIAL]
