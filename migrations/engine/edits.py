@@ -18,14 +18,17 @@ class OverlapError(ValueError):
 
 
 def replace(file: SourceFile, node: cst.CSTNode, code: str) -> Edit:
-    """Return the edit that puts `code` in a node's place; white space and comments around it stay."""
+    """Return the edit that puts `code` in a node's place; white space and comments around it stay.
+
+    So do the decorators of a function or class, which LibCST does not count among what it spans.
+    """
     start, end = file.span(node)
     return Edit(file.path, start, end, _with_newlines(code, file))
 
 
 def insert_before(file: SourceFile, statement: cst.BaseStatement, code: str) -> Edit:
-    """Return the edit that puts lines above a statement, in its indentation."""
-    start, _ = file.line_span(file.line(statement))
+    """Return the edit that puts lines above a statement and its decorators, in its indentation."""
+    start, _ = file.line_span(_first_line(file, statement))
     return Edit(file.path, start, start, _indented(file, statement, code))
 
 
@@ -39,12 +42,12 @@ def insert_after(file: SourceFile, statement: cst.BaseStatement, code: str) -> E
 
 
 def delete_statement(file: SourceFile, statement: cst.BaseStatement) -> Edit:
-    """Return the edit that removes a statement with its lines; comments above it stay.
+    """Return the edit that removes a statement with its lines and decorators; comments above it stay.
 
     `pass` takes its place where a block would be empty without it. Of several statements on a line, joined by
     semicolons, all are removed: look before you call.
     """
-    start, end = file.line_span(file.line(statement))[0], _end_of_lines(file, statement)
+    start, end = file.line_span(_first_line(file, statement))[0], _end_of_lines(file, statement)
     block = file.parent(statement)
     alone = isinstance(block, cst.IndentedBlock) and len(block.body) == 1
     return Edit(file.path, start, end, _indented(file, statement, "pass") if alone else "")
@@ -70,6 +73,11 @@ def apply_edits(file: SourceFile, edits: Iterable[Edit]) -> str:
         parts += [file.data[position : edit.start], edit.text.encode()]
         position, last = edit.end, edit
     return b"".join([*parts, file.data[position:]]).decode()
+
+
+def _first_line(file: SourceFile, statement: cst.BaseStatement) -> int:
+    decorators = statement.decorators if isinstance(statement, cst.FunctionDef | cst.ClassDef) else ()
+    return min(file.line(node) for node in (statement, *decorators))
 
 
 def _end_of_lines(file: SourceFile, statement: cst.BaseStatement) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
+from types import MappingProxyType
 
 from migrations.engine.edits import apply_edits
 from migrations.engine.model import Edit
@@ -18,15 +19,18 @@ class Project:
 
     Attributes:
         files: by path relative to the project's root, sorted.
+        texts: launchers, YAML and the like by path: they set flags too, and are read, never edited.
     """
 
-    def __init__(self, files: Iterable[SourceFile]) -> None:
+    def __init__(self, files: Iterable[SourceFile], texts: Mapping[str, str] = MappingProxyType({})) -> None:
         self.files: Mapping[str, SourceFile] = {file.path: file for file in sorted(files, key=lambda file: file.path)}
+        self.texts: Mapping[str, str] = dict(sorted(texts.items()))
 
     @classmethod
     def of_texts(cls, texts: Mapping[str, str]) -> Project:
         """Make a project of texts by path, for tests and for code that is not on a disk."""
-        return cls(SourceFile(path, text) for path, text in texts.items())
+        code = [SourceFile(path, text) for path, text in texts.items() if path.endswith(".py")]
+        return cls(code, {path: text for path, text in texts.items() if not path.endswith(".py")})
 
     @cached_property
     def errors(self) -> dict[str, str]:
@@ -36,7 +40,7 @@ class Project:
     def matching(self, pattern: re.Pattern[bytes]) -> Iterator[SourceFile]:
         """Yield the files whose bytes match and that can be parsed."""
         for file in self.files.values():
-            if pattern.search(file.data):
+            if file.matches(pattern):
                 if file.error:
                     self.errors[file.path] = file.error
                 else:
@@ -61,4 +65,4 @@ class Project:
             if new.error:
                 raise ValueError(f"the edits would leave {new.error}; nothing was changed")
             files[path] = new
-        return Project(files.values())
+        return Project(files.values(), self.texts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import io
+import re
 import tokenize
 from collections.abc import Mapping
 from functools import cached_property
@@ -28,7 +29,7 @@ def decode_source(data: bytes) -> tuple[str, str]:
 
     Raises:
         UnicodeDecodeError: the bytes are not of the declared encoding.
-        SyntaxError: the declared encoding is not known.
+        SyntaxError: the declared encoding is not known, or there is none and the first lines are not UTF-8.
     """
     encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
     return data.decode(encoding), encoding
@@ -58,6 +59,16 @@ class SourceFile:
         return self.text.encode()
 
     @cached_property
+    def _matches(self) -> dict[re.Pattern[bytes], bool]:
+        return {}
+
+    def matches(self, pattern: re.Pattern[bytes]) -> bool:
+        """Whether the text has a match; the answer is kept, since several migrations ask the same."""
+        if pattern not in self._matches:
+            self._matches[pattern] = pattern.search(self.data) is not None
+        return self._matches[pattern]
+
+    @cached_property
     def module(self) -> cst.Module:
         """The tree.
 
@@ -78,8 +89,11 @@ class SourceFile:
             return f"{self.path}:{error.raw_line}: {error.message}"
         except RecursionError:
             return f"{self.path}: nested too deeply to be parsed"
+        except Exception as error:  # LibCST's nodes have checks of their own, which are no syntax errors
+            return f"{self.path}: cannot be parsed, {type(error).__name__}: {error}"
         # Edits are spans: where the tree is not the text, they would hit the wrong bytes.
-        return "" if text == self.text else f"{self.path}: LibCST's tree of it is another text"
+        lost = "LibCST loses bytes of it: lines that end in CR alone, or form feeds before code"
+        return "" if text == self.text else f"{self.path}: {lost}"
 
     @property
     def looked_into(self) -> bool:
@@ -97,14 +111,6 @@ class SourceFile:
         with no_garbage_collection():
             return Places(module)
 
-    @property
-    def _spans(self) -> Mapping[cst.CSTNode, tuple[int, int]]:
-        return self._places.spans
-
-    @property
-    def _parents(self) -> Mapping[cst.CSTNode, cst.CSTNode]:
-        return self._places.parents
-
     @cached_property
     def _line_starts(self) -> list[int]:
         starts, position = [0], 0
@@ -116,7 +122,7 @@ class SourceFile:
     @cached_property
     def _nodes(self) -> Mapping[type[cst.CSTNode], list[cst.CSTNode]]:
         by_kind: dict[type[cst.CSTNode], list[cst.CSTNode]] = {}
-        for node in self._parents:
+        for node in self._places.nodes:
             by_kind.setdefault(type(node), []).append(node)
         return by_kind
 
@@ -132,7 +138,7 @@ class SourceFile:
 
     def span(self, node: cst.CSTNode) -> tuple[int, int]:
         """Return the offsets of a node's first byte and of the byte behind it, without white space around it."""
-        return self._spans[node]
+        return self._places.spans[id(node)]
 
     def code(self, node: cst.CSTNode) -> str:
         """Return a node's text as it stands in the file."""
@@ -162,7 +168,7 @@ class SourceFile:
 
     def parent(self, node: cst.CSTNode) -> cst.CSTNode | None:
         """Return the node around a node; None around the module."""
-        return self._parents.get(node)
+        return self._places.parents.get(id(node))
 
     def ancestors(self, node: cst.CSTNode) -> list[cst.CSTNode]:
         """Return the nodes around a node, innermost first, up to the module."""

@@ -36,8 +36,8 @@ def check_writable(path: Path) -> None:
         raise _refused(path, error) from error
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write `text` as UTF-8 so that `path` holds either its old content or all of the new.
+def write_atomically(path: Path, text: str | bytes) -> None:
+    """Write bytes, or a text as UTF-8, so that `path` holds either its old content or all of the new.
 
     A file beside it is written, flushed to the disk and renamed. A device or a pipe (`/dev/stdout`, a process
     substitution) cannot be renamed onto, and is written directly.
@@ -46,7 +46,7 @@ def write_atomically(path: Path, text: str) -> None:
         OutputError: writing fails; the old content, if any, is untouched and no temporary file remains.
     """
     # A lone surrogate (a file name that is not UTF-8) becomes an escape, which is also valid inside JSON.
-    content = text.encode("utf-8", errors="backslashreplace")
+    content = text if isinstance(text, bytes) else text.encode("utf-8", errors="backslashreplace")
     try:
         if _is_special(path):
             path.write_bytes(content)

@@ -29,8 +29,8 @@ _COINS = re.compile(rb"bernoulli|\brand(_like)?\(")
 
 _ROWS = "draw the masks once for all 2B global crops, not for one crop or for the images"
 _FLAGS = (
-    "decide the smallest and largest ratio and the share of masked rows (official 0.1, 0.5 and 0.5) and make them flags; "
-    "a fixed ratio has no counterpart and is not converted"
+    "decide the smallest and largest ratio and the share of masked rows (official 0.1, 0.5 and 0.5) and make them "
+    "flags; a fixed ratio has no counterpart and is not converted"
 )
 
 
@@ -59,7 +59,7 @@ def _may_draw(data: bytes) -> bool:
     if _COINS.search(data):
         return True
     return bool(
-        (about_masks and _DRAWS.search(data)) or _NETWORKS.search(data) and (about_masks or _DRAWS.search(data))
+        (about_masks and _DRAWS.search(data)) or (_NETWORKS.search(data) and (about_masks or _DRAWS.search(data)))
     )
 
 
@@ -154,8 +154,8 @@ def _per_crop(calls: Calls) -> list[Finding]:
                 rows = {there.code(call.args[0].value) for there, call in group if call.args}
                 if len(group) > 1 and len(rows) == 1:
                     evidence = (
-                        f"`{function.name.value}` is called {len(group)} times with the rows of one crop, so the share of "
-                        "masked rows is the same in each; official draws over the rows of both crops together"
+                        f"`{function.name.value}` is called {len(group)} times with the rows of one crop, so the share "
+                        "of masked rows is the same in each; official draws over the rows of both crops together"
                     )
                     there, call = group[0]
                     person = f"call it once with {len(group)} times the rows and take the result apart with `chunk`"

@@ -58,8 +58,8 @@ def judge(one: Generator) -> tuple[State, str]:
         if lowers or not _adds_up(one.loop):
             return State.UNKNOWN, f"whether `for … in {tries}` keeps to its budget of patches is not seen"
         return State.DIVERGED, (
-            f"`for … in {tries}` goes on after a rectangle has added patches, against a budget that it never lowers, so "
-            "masks overshoot their target; official stops after the first that adds any"
+            f"`for … in {tries}` goes on after a rectangle has added patches, against a budget that it never lowers, "
+            "so masks overshoot their target; official stops after the first that adds any"
         )
     if any(callee(c) == "choice" for c in find_all(whole, cst.Call)) and re.search(
         r"replace\s*=\s*False", one.file.code(whole)
@@ -70,7 +70,7 @@ def judge(one: Generator) -> tuple[State, str]:
         )
     if not _is_capped(one.file, whole):
         return State.PARTIAL, (
-            "block masks that keep to their target, but nothing caps one block; official's adds at most half of the grid"
+            "block masks that keep to their target, but nothing caps one block; official's adds at most half the grid"
         )
     return State.ALIGNED, "blocks stop after the first rectangle that adds patches, and are capped, as official's"
 

@@ -17,8 +17,7 @@ from migrations.flow.origins import origins
 
 __all__ = ["Draw", "draws", "shape_of"]
 
-_RANDOM = frozenset("rand rand_like random uniform random_sample".split())
-_SHUFFLED = frozenset("randperm permutation argsort topk shuffle multinomial".split())
+_RANDOM = frozenset(("rand", "rand_like", "random", "uniform", "random_sample"))
 _TWO_NETWORKS = re.compile(r"(?i)teacher|ibot|\bema_|_ema\b|momentum_(encoder|model|net)|self_?distill")
 _MASK = re.compile(r"(?i)mask|bool_masked_pos")
 _OTHER = re.compile(
@@ -75,17 +74,14 @@ def _uses(calls: Calls) -> Iterator[tuple[SourceFile, cst.BaseExpression]]:
         for call in file.nodes(cst.Call):
             for arg in call.args:
                 keyword = arg.keyword.value if arg.keyword is not None else _last_name(arg.value)
-                if _MASK.search(keyword) and not _OTHER.search(keyword) and _knows_two(file, call, known):
-                    yield file, arg.value
-                elif (
-                    arg.keyword is None and isinstance(call.func, cst.Name | cst.Attribute) and _is_student(file, call)
-                ):
+                named = _MASK.search(keyword) and not _OTHER.search(keyword) and _knows_two(file, call, known)
+                if named or (arg.keyword is None and _is_student(file, call)):
                     yield file, arg.value
         for node in file.nodes(cst.Subscript):
             index = node.slice[0].slice if len(node.slice) == 1 else None
-            if isinstance(index, cst.Index) and isinstance(index.value, cst.Name | cst.Attribute):
-                if _knows_two(file, node, known):
-                    yield file, index.value
+            plain = isinstance(index, cst.Index) and isinstance(index.value, cst.Name | cst.Attribute)
+            if isinstance(index, cst.Index) and plain and _knows_two(file, node, known):
+                yield file, index.value
 
 
 def _knows_two(file: SourceFile, node: cst.CSTNode, known: dict[int, bool]) -> bool:
@@ -163,9 +159,9 @@ def shape_of(file: SourceFile, node: cst.CSTNode) -> tuple[list[cst.BaseExpressi
                 return sides, call
     for name in find_all(node, cst.Name):
         found = resolve(file, name)
-        if len(found) == 1 and found[0].kind == "assign" and found[0].value is not None:
-            if not isinstance(found[0].value, cst.Name) and (shape := shape_of(file, found[0].value)):
-                return shape
+        value = found[0].value if len(found) == 1 and found[0].kind == "assign" else None
+        if value is not None and not isinstance(value, cst.Name) and (shape := shape_of(file, value)):
+            return shape
     return None
 
 

@@ -13,13 +13,15 @@ from migrations.rules.m0005_normalisation.values import UNKNOWN, Kind, Value, jo
 
 __all__ = ["Evaluates", "called", "dims_of", "imported", "subject_of"]
 
-_SAME = frozenset(
-    "to float half double cuda cpu detach contiguous clone type type_as view reshape squeeze unsqueeze expand "
-    "expand_as repeat flatten long int item new_tensor tensor as_tensor ascontiguousarray requires_grad_".split()
+_SAME_NAMES = (
+    "to float half double cuda cpu detach contiguous clone type type_as view reshape squeeze unsqueeze "
+    "expand expand_as repeat flatten long int item new_tensor tensor as_tensor ascontiguousarray "
+    "requires_grad_"
 )
+_SAME = frozenset(_SAME_NAMES.split())
 """Calls that keep what a value means here: they change its type or spread it out."""
 
-_KEPT_FROM_ZERO = frozenset("clamp clamp_ clamp_min clamp_min_ clip max maximum".split())
+_KEPT_FROM_ZERO = frozenset(("clamp", "clamp_", "clamp_min", "clamp_min_", "clip", "max", "maximum"))
 
 
 class Evaluates(Protocol):
@@ -35,8 +37,7 @@ class Evaluates(Protocol):
 def imported(file: SourceFile) -> set[str]:
     """Return the names that a file imports: of modules, mostly."""
     found = set()
-    aliases = [alias for alias in file.nodes(cst.ImportAlias)]
-    for alias in aliases:
+    for alias in file.nodes(cst.ImportAlias):
         if alias.asname is not None and isinstance(alias.asname.name, cst.Name):
             found.add(alias.asname.name.value)
         else:

@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
+import torch
+
 from migrations.engine.model import Finding, Level, State
 from migrations.engine.project import Project
 
-__all__ = ["apply", "load", "states"]
+__all__ = ["apply", "load", "rows_of_three_counts", "states"]
 
 Find = Callable[[Project], list[Finding]]
 
@@ -36,5 +38,21 @@ def load(text: str, **known: object) -> Any:
     """Return a module that a text makes; `known` are names that it may use."""
     module = ModuleType("miniature")
     vars(module).update(known)
-    exec(compile(text, "miniature.py", "exec"), vars(module))
+    exec(compile(text, "miniature.py", "exec"), vars(module))  # noqa: S102 - a miniature that this suite wrote
     return module
+
+
+def rows_of_three_counts() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return logits, targets and masks of four rows: 98, 59, 20 and no masked tokens of 196.
+
+    Two prototypes with targets on the first: the cross-entropy of a token is log(1 + exp(gap)). The gap is chosen for
+    a loss of 1, 2 and 3 in the three masked rows.
+    """
+    masks = torch.zeros(4, 196, dtype=torch.bool)
+    for row, count in enumerate((98, 59, 20)):
+        masks[row, torch.arange(count) * 2] = True
+    losses = torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64)
+    gap = torch.log(torch.expm1(losses))
+    student = torch.stack([torch.zeros(4, dtype=torch.float64), gap], dim=-1)[:, None].expand(4, 196, 2)
+    teacher = torch.tensor([1.0, 0.0], dtype=torch.float64).expand(4, 196, 2)
+    return student, teacher, masks

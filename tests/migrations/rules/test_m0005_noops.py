@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from masks_cases import states
 
 from migrations.engine.model import State
 from migrations.engine.project import Project
 from migrations.rules.m0005_normalisation import MIGRATION
-from tests.migrations.rules.masks_cases import states
 
 _ROOT = Path(__file__).resolve().parents[3]
 
@@ -137,7 +137,7 @@ def test_what_is_no_patch_distillation_is_not_judged(text: str) -> None:
 
 
 def test_crops_that_are_added_up_are_partial() -> None:
-    """iBOT's loop without the division is per row, but as many times official's value as there are crops."""
+    """The loop of iBOT without its division is per row, but official's value times the number of crops."""
     (finding,) = MIGRATION.find(Project.of_texts({"a.py": _IBOT.replace("return total / n_terms", "return total")}))
     assert (finding.state, finding.edits) == (State.PARTIAL, ())
     assert "`total` adds up the crops" in finding.evidence

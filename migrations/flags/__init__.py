@@ -1,0 +1,1 @@
+"""Flags of a fork: where they are defined, set and read, in Python, YAML and launchers together."""
