@@ -21,12 +21,16 @@ __all__ = ["MIGRATION", "find"]
 
 _PREFILTER = re.compile(rb"(?i)mask|bernoulli|\brand")
 _NETWORKS = re.compile(rb"(?i)teacher|ibot|ema_|_ema|momentum_(?:encoder|model|net)|distill")
-_DRAWS = re.compile(rb"(?i)bernoulli|\brand\w*\(|permutation\(|shuffle\(|argsort|scatter_|MaskingGenerator|draw_block_masks")
+_DRAWS = re.compile(
+    rb"(?i)bernoulli|\brand\w*\(|permutation\(|shuffle\(|argsort|scatter_|MaskingGenerator|draw_block_masks"
+)
+_COINS = re.compile(rb"bernoulli|\brand(_like)?\(")
+"""Draws that make a mask whatever it is called."""
 
 _ROWS = "draw the masks once for all 2B global crops, not for one crop or for the images"
 _FLAGS = (
-    "decide the smallest and largest ratio and the share of masked rows (official 0.1, 0.5 and 0.5) and make them flags; "
-    "a fixed ratio has no counterpart and is not converted"
+    "decide the smallest and largest ratio and the share of masked rows (official 0.1, 0.5 and 0.5) and make them "
+    "flags; a fixed ratio has no counterpart and is not converted"
 )
 
 
@@ -52,7 +56,11 @@ def _may_name_official(data: bytes) -> bool:
 
 def _may_draw(data: bytes) -> bool:
     about_masks = b"mask" in data.lower()
-    return bool((about_masks and _DRAWS.search(data)) or _NETWORKS.search(data) and (about_masks or _DRAWS.search(data)))
+    if _COINS.search(data):
+        return True
+    return bool(
+        (about_masks and _DRAWS.search(data)) or (_NETWORKS.search(data) and (about_masks or _DRAWS.search(data)))
+    )
 
 
 def _parsed(project: Project, wanted: Callable[[bytes], bool]) -> list[SourceFile]:
@@ -100,7 +108,9 @@ def _officials(file: SourceFile) -> list[Finding]:
         if module.startswith(("port.data", "dinov2.data")) and not isinstance(statement.names, cst.ImportStar):
             for alias in statement.names:
                 local = alias.asname.name if alias.asname is not None else alias.name
-                if attribute_chain(alias.name) in ("MaskingGenerator", "draw_block_masks") and isinstance(local, cst.Name):
+                if attribute_chain(alias.name) in ("MaskingGenerator", "draw_block_masks") and isinstance(
+                    local, cst.Name
+                ):
                     names[local.value] = module
     uses: list[cst.CSTNode] = [c for c in file.nodes(cst.Call) if isinstance(c.func, cst.Name) and callee(c) in names]
     uses += [c for c in file.nodes(cst.ClassDef) if any(attribute_chain(base.value) in names for base in c.bases)]
@@ -144,8 +154,8 @@ def _per_crop(calls: Calls) -> list[Finding]:
                 rows = {there.code(call.args[0].value) for there, call in group if call.args}
                 if len(group) > 1 and len(rows) == 1:
                     evidence = (
-                        f"`{function.name.value}` is called {len(group)} times with the rows of one crop, so the share of "
-                        "masked rows is the same in each; official draws over the rows of both crops together"
+                        f"`{function.name.value}` is called {len(group)} times with the rows of one crop, so the share "
+                        "of masked rows is the same in each; official draws over the rows of both crops together"
                     )
                     there, call = group[0]
                     person = f"call it once with {len(group)} times the rows and take the result apart with `chunk`"
