@@ -109,8 +109,8 @@ ADVISORY = Migration(
         "Drop path leaves out a whole residual branch of an image. Official code, in training, draws as many "
         "images as are kept, computes the branch for those alone and scales what it adds by batch / kept: each step "
         "drops the same number, and saves the time. Coins per sample drop a number that varies and save nothing; "
-        "dropout of elements is another regulariser altogether. Official code throws coins only for a single tensor, not for "
-        "the list of crops that training gives it, at rates up to 0.1."
+        "dropout of elements is another regulariser altogether. Official code throws coins only for a single tensor "
+        "at rates up to 0.1, not for the list of crops that training gives it."
     ),
     algebra=(
         "Batch b, rate p. Official: k = max(int(b (1 - p)), 1) images kept, residual times b / k. Coins: k is "
