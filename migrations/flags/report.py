@@ -27,10 +27,8 @@ def diff(found: Found, table: Table) -> str:
     """Return a unified diff of what is proposed."""
     parts: list[str] = []
     for path, text in table.texts.items():
-        old = found.files[path].text.splitlines(keepends=True)
-        lines = difflib.unified_diff(
-            old, text.splitlines(keepends=True), *(f"{side}/{path.lstrip('/')}" for side in "ab")
-        )
+        old, name = found.files[path].text.splitlines(keepends=True), path.lstrip("/")
+        lines = difflib.unified_diff(old, text.splitlines(keepends=True), f"a/{name}", f"b/{name}")
         parts += [line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines]
     return "".join(parts)
 

@@ -145,7 +145,7 @@ MIGRATION = Migration(
         "Official gives each parameter a constant factor of the learning rate by its layer: small at the input, 1 at "
         "the heads. The default recipe (vitl16_short) takes 0.9 per layer, so that the first block of 24 learns at "
         "0.08 of the head's rate; vitl14 and vitg14 take 1.0, which is no decay. The patch embedding is slowed by a "
-        "further factor of 0.2 in every recipe. Whether a uniform rate is a mistake depends on the recipe that is meant."
+        "further factor of 0.2 in every recipe. Whether a uniform rate is wrong depends on the recipe that is meant."
     ),
     algebra=(
         "lr_p(t) = lr(t) * decay ** (N + 1 - layer_p) * (0.2 if p is of the patch embedding else 1)\n"

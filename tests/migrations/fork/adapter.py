@@ -5,6 +5,8 @@ take, this file asks the code which state it is in; it never decides what a numb
 """
 
 import copy
+import inspect
+import sys
 from argparse import Namespace
 from contextlib import suppress
 from types import SimpleNamespace
@@ -42,6 +44,7 @@ def arguments(config):
     given = {
         **{key: config.architecture[key] for key in ("embed_dim", "depth", "num_heads", "mlp_ratio")},
         **{key: student[key] for key in ("patch_size", "drop_path_rate", "layerscale", "ffn_layer", "block_chunks")},
+        "num_register_tokens": student.num_register_tokens,
         **{key: crops[key] for key in ("global_crops_size", "local_crops_size")},
         **{key: crops[key] for key in ("global_crops_scale", "local_crops_scale")},
         "n_local_crops": crops.local_crops_number,
@@ -103,8 +106,9 @@ def views_of(args, global_crops, local_crops):
 
 def make_mask(input_size, num_masking_patches, max_num_patches):
     height, width = input_size
-    if hasattr(helpers, "MaskingGenerator"):
-        return helpers.MaskingGenerator(input_size, max_num_patches=max_num_patches)(num_masking_patches)
+    if hasattr(helpers, "draw_block_masks"):
+        generator = sys.modules[helpers.draw_block_masks.__module__].MaskingGenerator  # which it asks for each row
+        return generator(input_size, max_num_patches=max_num_patches)(num_masking_patches)
     ratio = num_masking_patches / (height * width)
     return helpers.generate_random_token_masks(1, height, width, ratio, "cpu")[0].numpy()
 
@@ -125,7 +129,7 @@ def until_masks(args, n_images, optimizer=None, built=None, iteration=0):
     network = SimpleNamespace(train=lambda: None, eval=lambda: None)
     optimizer, built = optimizer or SimpleNamespace(param_groups=[]), built or helpers.build_schedules(args)
     with patched(trainer, "generate_random_token_masks", keep), suppress(Drawn):
-        trainer.train_one_epoch(network, network, {}, None, [views], optimizer, built, iteration, args)
+        trainer.train_one_epoch(network, network, *[None] * 5, [views], optimizer, built, iteration, args)
     return seen[0]
 
 
@@ -137,12 +141,19 @@ def collate(samples, config, dtype):
     n_local = args.n_local_crops
     masks = until_masks(args, len(samples))
     indices = masks.flatten().nonzero().flatten()
+    further = {}
+    if hasattr(helpers, "token_weights"):
+        further["masks_weight"] = helpers.token_weights(masks)
+    if hasattr(helpers, "patch_buffer_rows"):
+        ratios = (args.mask_ratio_min, args.mask_ratio_max)
+        further["upperbound"] = helpers.patch_buffer_rows(*masks.shape, ratios, args.mask_sample_probability)
     return {
         "collated_global_crops": torch.cat([*views[:2], *views[2 + n_local :]]),
         "collated_local_crops": torch.cat(views[2 : 2 + n_local]),
         "collated_masks": masks,
         "mask_indices_list": indices,
         "n_masked_patches": torch.tensor([len(indices)], dtype=torch.long),
+        **further,
     }
 
 
@@ -150,15 +161,17 @@ def collate(samples, config, dtype):
 
 
 def dino_loss(student_output_list, teacher_out_softmaxed_centered_list):
-    loss = main.DINOLoss(student_output_list[0].shape[-1])
-    return loss(student_output_list, teacher_out_softmaxed_centered_list)
+    n_prototypes = student_output_list[0].shape[-1]
+    return main.DINOLoss(n_prototypes)(student_output_list, teacher_out_softmaxed_centered_list)
 
 
 def ibot_loss(
     student_patch_tokens_masked, teacher_patch_tokens_masked, student_masks_flat, n_masked_patches, masks_weight
 ):
-    loss = main.IBOTPatchLoss(student_patch_tokens_masked.shape[-1])
-    return loss(student_patch_tokens_masked, teacher_patch_tokens_masked, student_masks_flat)
+    n_prototypes = student_patch_tokens_masked.shape[-1]
+    return main.IBOTPatchLoss(n_prototypes)(
+        student_patch_tokens_masked, teacher_patch_tokens_masked, student_masks_flat
+    )
 
 
 def koleo_loss(student_output):
@@ -190,11 +203,23 @@ def prototype_loss(mode, student_tokens, teacher_tokens, masks):
     bank = main.LinearPrototypeBank(student_tokens.shape[-1], student_tokens.shape[-1]).to(student_tokens.dtype)
     with torch.no_grad():
         bank.weight.copy_(torch.eye(student_tokens.shape[-1]))
-    networks = [lambda *_, tokens=tokens, **__: {"patchtokens": tokens} for tokens in (student_tokens, teacher_tokens)]
-    args = Namespace(**({clustering_flag().dest: mode} if clustering_flag() else {}))
-    return trainer.compute_clustering_loss(
-        args, *networks, None, student_tokens, teacher_tokens, masks, main.PatchPrototypeLoss(), bank, 0.07
+    student, teacher = (
+        lambda *_, tokens=tokens, **__: {"patchtokens": tokens} for tokens in (student_tokens, teacher_tokens)
     )
+    given = {
+        "args": Namespace(**({clustering_flag().dest: mode} if clustering_flag() else {})),
+        "student": student,
+        "teacher": teacher,
+        "original_images": None,
+        "student_patch_tokens": student_tokens,
+        "teacher_patch_tokens": teacher_tokens,
+        "random_token_masks": masks,
+        "patch_prototype_loss": main.PatchPrototypeLoss(),
+        "prototype_bank": bank,
+        "teacher_temp": 0.07,
+    }
+    taken = inspect.signature(trainer.compute_clustering_loss).parameters
+    return trainer.compute_clustering_loss(**{key: given[key] for key in taken})
 
 
 # Schedules, groups, modules
@@ -269,7 +294,7 @@ def load(student, teacher, losses, state):
                 part, _, rest = key.removeprefix(owner + ".").partition(".")
                 values[f"module.{in_fork.get(part, part)}.{rest}"] = value
         network.load_state_dict(values, strict=True)
-    for key, loss in (("dino_loss", losses["dino"]), ("ibot_patch_loss", losses["ibot"])):
+    for key, loss in zip(("dino_loss", "ibot_patch_loss"), losses[:2], strict=True):
         if f"{key}.center" in state:
             loss.center.copy_(state[f"{key}.center"])
 
@@ -279,7 +304,7 @@ def training_step(config, state, batch, iteration, seed):
     dtype = next(value.dtype for value in state.values() if value.is_floating_point())
     student = SingleProcess(TMEDinoModel(args, args.drop_path_rate)).to(dtype)
     teacher = SingleProcess(TMEDinoModel(args)).to(dtype).requires_grad_(False)
-    losses = {key: loss.to(dtype) for key, loss in main.build_losses(args).items()}
+    losses = [loss.to(dtype) for loss in main.build_losses(args)]
     load(student, teacher, losses, state)
     optimizer, built = helpers.build_optimizer(student, args), helpers.build_schedules(args)
     names = student_names(student)
@@ -304,7 +329,7 @@ def training_step(config, state, batch, iteration, seed):
     views = views_of(args, crops[:2], crops[2:])
     with patched(trainer, "clip_gradients", clip), patched(trainer, "generate_random_token_masks", draw):
         torch.manual_seed(seed)
-        (shown,) = trainer.train_one_epoch(student, teacher, losses, None, [views], optimizer, built, iteration, args)
+        (shown,) = trainer.train_one_epoch(student, teacher, *losses, None, [views], optimizer, built, iteration, args)
     return {
         "losses": shown,
         **seen,
@@ -315,7 +340,7 @@ def training_step(config, state, batch, iteration, seed):
 
 def after(student, teacher, losses, optimizer, names, state):
     """What an iteration leaves behind, under official's names."""
-    centers = {"dino_loss.center": losses["dino"], "ibot_patch_loss.center": losses["ibot"]}
+    centers = {"dino_loss.center": losses[0], "ibot_patch_loss.center": losses[1]}
     for loss in centers.values():
         loss.apply_center_update()
     return {

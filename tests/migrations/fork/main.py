@@ -28,6 +28,7 @@ def get_args_parser():
     parser.add_argument("--layerscale", type=float, default=1e-5)
     parser.add_argument("--ffn_layer", type=str, default="mlp")
     parser.add_argument("--block_chunks", type=int, default=0)
+    parser.add_argument("--num_register_tokens", type=int, default=0)
     # Heads
     parser.add_argument("--out_dim", type=int, default=64)
     parser.add_argument("--hidden_dim", type=int, default=64)
@@ -76,13 +77,11 @@ def get_args_parser():
 
 
 def build_losses(args):
-    patch_out_dim = args.out_dim if args.shared_head else args.patch_out_dim
-    return {
-        "dino": DINOLoss(args.out_dim),
-        "ibot": IBOTPatchLoss(patch_out_dim),
-        "koleo": KoLeoLoss(),
-        "prototype": PatchPrototypeLoss(),
-    }
+    dino_loss = DINOLoss(args.out_dim)
+    ibot_patch_loss = IBOTPatchLoss(args.out_dim if args.shared_head else args.patch_out_dim)
+    koleo_loss = KoLeoLoss()
+    patch_prototype_loss = PatchPrototypeLoss()
+    return dino_loss, ibot_patch_loss, koleo_loss, patch_prototype_loss
 
 
 def random_loader(args, transform):
@@ -101,7 +100,7 @@ def main(args):
     teacher = SingleProcess(TMEDinoModel(args, drop_path_rate=0.0)).to(args.device)
     teacher.load_state_dict(student.state_dict())
     teacher.requires_grad_(False)
-    losses = {name: loss.to(args.device) for name, loss in build_losses(args).items()}
+    dino_loss, ibot_patch_loss, koleo_loss, patch_prototype_loss = build_losses(args)
     prototype_bank = LinearPrototypeBank(args.embed_dim, args.n_prototypes).to(args.device)
     optimizer_student = build_optimizer(student, args)
     schedules = build_schedules(args)
@@ -116,7 +115,18 @@ def main(args):
         loader = random_loader(args, transform)
         start = epoch * args.epoch_length
         history = train_one_epoch(
-            student, teacher, losses, prototype_bank, loader, optimizer_student, schedules, start, args
+            student,
+            teacher,
+            dino_loss.to(args.device),
+            ibot_patch_loss.to(args.device),
+            koleo_loss,
+            patch_prototype_loss,
+            prototype_bank,
+            loader,
+            optimizer_student,
+            schedules,
+            start,
+            args,
         )
         print(f"epoch {epoch}:", {name: round(float(value), 4) for name, value in history[-1].items()})
 

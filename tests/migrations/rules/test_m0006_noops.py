@@ -3,12 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from miniature import find, only, project
+from miniature import find, folder, only, project
 
 from migrations.engine.model import State
-from migrations.engine.project import Project
 from migrations.engine.registry import migration
-from migrations.engine.source import SourceFile
 
 M0006 = migration("0006")
 PAIR = """
@@ -79,12 +77,6 @@ FIRST = """
 def six(body: str) -> str:
     """Six groups and a loop with this body."""
     return SIX.replace("LOOP", body.replace("\n", "\n        "))
-
-
-def folder(root: Path) -> Project:
-    """The Python files of a folder."""
-    paths = sorted(root.rglob("*.py"))
-    return Project(SourceFile(path.relative_to(root).as_posix(), path.read_text("utf-8")) for path in paths)
 
 
 @pytest.mark.parametrize(

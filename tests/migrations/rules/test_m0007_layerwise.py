@@ -1,17 +1,14 @@
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+from layered import Student
 from miniature import applied, apply_and_check, find, only, project, run
 from torch import nn
 
 from migrations.engine.model import Level, State, overall
-from migrations.engine.project import Project
 from migrations.engine.registry import migration
-from migrations.engine.source import SourceFile
 
 M0006, M0007 = migration("0006"), migration("0007")
 IMPORT = "import torch\n"
@@ -67,44 +64,11 @@ def get_params_groups_with_decay(model, lr_decay_rate=0.9, patch_embed_lr_mult=0
 """
 
 
-class Block(nn.Module):
-    """A block of one linear, with LayerScale."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc, self.gamma = nn.Linear(2, 2), nn.Parameter(torch.ones(2))
-
-
-class Backbone(nn.Module):
-    """Three blocks behind a patch embedding and a mask token."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.mask_token = nn.Parameter(torch.zeros(1, 2))
-        self.patch_embed = nn.Linear(2, 2)
-        self.blocks = nn.ModuleList([Block(), Block(), Block()])
-        self.norm = nn.LayerNorm(2)
-
-
-class Student(nn.Module):
-    """A backbone and a head."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.backbone, self.head = Backbone(), nn.Sequential(nn.Linear(2, 2))
-
-
 def rates(names: dict[str, Any], student: nn.Module) -> dict[str, float]:
     """The learning rate of each parameter after `train` at a rate of 1."""
     optimizer = names["train"](student, None, 1.0, 0.4)
     by_id = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
     return {name: by_id[id(param)] for name, param in student.named_parameters()}
-
-
-def folder(root: Path) -> Project:
-    """The Python files of a folder."""
-    paths = sorted(root.rglob("*.py"))
-    return Project(SourceFile(path.relative_to(root).as_posix(), path.read_text("utf-8")) for path in paths)
 
 
 def test_the_builder_is_swapped_and_the_loop_multiplies() -> None:
@@ -218,9 +182,9 @@ def test_the_document_s_builder_leaves_things_out() -> None:
     findings = find(M0007, {"trainer.py": text, "vit.py": model})
     assert [one.state for one in findings] == [State.ALIGNED, State.PARTIAL]
     assert findings[1].evidence == (
-        "learning rates fall by layer, but `mask_token` is not among the embeddings of layer 0; `register_tokens` is "
-        "not among the embeddings of layer 0; LayerScale's `gamma` decays; in chunked blocks the number after `blocks.` "
-        "the chunk's, not the layer's"
+        "learning rates fall by layer, but `mask_token` is not among the embeddings of layer 0; "
+        "`register_tokens` is not among the embeddings of layer 0; LayerScale's `gamma` decays; "
+        "in chunked blocks the number after `blocks.` is the chunk's, not the layer's"
     )
     new = applied(M0007, project({"trainer.py": text, "vit.py": model}))
     names = run(new)
@@ -262,68 +226,3 @@ def test_a_builder_of_several_optimizers_is_left_to_a_person() -> None:
     finding = only(M0007, BEFORE + other)
     assert (finding.state, finding.level) == (State.DIVERGED, Level.MANUAL)
     assert "is called in 2 functions" in finding.person
-
-
-BEIT = """
-def get_num_layer_for_vit(var_name, num_max_layer):
-    if var_name in ("cls_token", "mask_token", "pos_embed"):
-        return 0
-    elif var_name.startswith("patch_embed"):
-        return 0
-    elif var_name.startswith("blocks"):
-        return int(var_name.split(".")[1]) + 1
-    return num_max_layer - 1
-
-
-def values(layer_decay, num_layers):
-    return list(layer_decay ** (num_layers + 1 - i) for i in range(num_layers + 2))
-
-
-def step(optimizer, lr, schedule, it):
-    for i, param_group in enumerate(optimizer.param_groups):
-        param_group["lr"] = schedule[it] * param_group["lr_scale"]
-"""
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        pytest.param(BEIT, id="BEiT"),
-        pytest.param(
-            "from port.optim import get_params_groups_with_decay as build\n\ndef step(model, opt, lr):\n"
-            "    groups = build(model, 0.9, 0.2)\n    for g in opt.param_groups:\n"
-            '        m = g["lr_multiplier"]\n        g["lr"] = lr * m\n',
-            id="port's builder",
-        ),
-        pytest.param(
-            "from dinov2.utils.param_groups import get_params_groups_with_decay\n\ndef step(model, opt, lr, last):\n"
-            "    groups = get_params_groups_with_decay(model)\n    for g in opt.param_groups:\n"
-            '        g["lr"] = (last if g["is_last_layer"] else lr) * g["lr_multiplier"]\n',
-            id="official's builder",
-        ),
-        pytest.param(
-            "from timm.optim import param_groups_layer_decay\n\ndef step(model, opt, lr):\n"
-            "    groups = param_groups_layer_decay(model)\n    for g in opt.param_groups:\n"
-            '        g.update(lr=lr * g.get("lr_scale", 1.0))\n',
-            id="timm's builder",
-        ),
-    ],
-)
-def test_rates_by_layer_are_left_alone(text: str) -> None:
-    """Multipliers that are set by layer and read by the loop are aligned, whoever's builder it is."""
-    findings = find(M0007, text)
-    assert overall(findings) is State.ALIGNED
-    assert not any(one.edits for one in findings)
-
-
-def test_official_code_and_port_are_aligned(official_root: Path) -> None:
-    """Loop and builder of both are recognised, and the optimizer of `port`'s prototypes is no difference."""
-    for root in (official_root, Path(__file__).parents[3] / "port"):
-        findings = find(M0007, folder(root))
-        assert [one.state for one in findings] == [State.ALIGNED, State.ALIGNED]
-
-
-def test_nothing_is_found_in_nothing() -> None:
-    """Not found is unknown, without a site, and says what was looked for."""
-    (finding,) = find(M0007, "x = 1\n")
-    assert (finding.state, finding.site) == (State.UNKNOWN, None)

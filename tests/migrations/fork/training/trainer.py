@@ -43,7 +43,18 @@ def compute_clustering_loss(
 
 
 def train_one_epoch(
-    student, teacher, losses, prototype_bank, data_loader, optimizer_student, schedules, start_iteration, args
+    student,
+    teacher,
+    dino_loss,
+    ibot_patch_loss,
+    koleo_loss,
+    patch_prototype_loss,
+    prototype_bank,
+    data_loader,
+    optimizer_student,
+    schedules,
+    start_iteration,
+    args,
 ):
     student.train()
     teacher.eval()
@@ -70,7 +81,7 @@ def train_one_epoch(
         with torch.no_grad():
             teacher_output = teacher(teacher_global_crops)
             teacher_first, teacher_second = teacher_output["cls_outputs"].chunk(2)
-            teacher_cls = losses["dino"].teacher_targets(
+            teacher_cls = dino_loss.teacher_targets(
                 torch.cat((teacher_second, teacher_first)), current_teacher_temp, args.centering
             )
         student_output = student(student_all_crops)
@@ -89,28 +100,28 @@ def train_one_epoch(
         student_cls_global = student_output["cls_outputs"][:n_global_rows]
         student_cls_local = student_output["cls_outputs"][n_global_rows:]
         n_terms = 2 + max(2 * args.n_local_crops, 1)
-        dino_global_loss = losses["dino"]([student_cls_global], [teacher_cls]) * 2 / n_terms
+        dino_global_loss = dino_loss([student_cls_global], [teacher_cls]) * 2 / n_terms
         loss = args.dino_loss_weight * dino_global_loss
         shown = {"dino_global_crops_loss": dino_global_loss}
         if args.n_local_crops > 0:
-            dino_local_loss = (
-                losses["dino"](student_cls_local.chunk(args.n_local_crops), teacher_cls.chunk(2)) / n_terms
-            )
+            dino_local_loss = dino_loss(student_cls_local.chunk(args.n_local_crops), teacher_cls.chunk(2)) / n_terms
             loss = loss + args.dino_loss_weight * dino_local_loss
             shown["dino_local_crops_loss"] = dino_local_loss
 
         # KoLeo loss, on the CLS tokens of each global crop
         if args.koleo_loss_weight > 0:
             cls_tokens = student_output["clstoken"][:n_global_rows]
-            koleo_loss = args.koleo_loss_weight * sum(losses["koleo"](crop) for crop in cls_tokens.chunk(2))
-            loss = loss + koleo_loss
-            shown["koleo_loss"] = koleo_loss / 2
+            koleo_term = args.koleo_loss_weight * sum(koleo_loss(crop) for crop in cls_tokens.chunk(2))
+            loss = loss + koleo_term
+            shown["koleo_loss"] = koleo_term / 2
 
         # iBOT loss, on the masked tokens
-        teacher_patch_targets = losses["ibot"].teacher_targets(
+        teacher_patch_targets = ibot_patch_loss.teacher_targets(
             teacher_patch_outputs[random_token_masks], current_teacher_temp, args.centering
         )
-        ibot_loss = losses["ibot"](student_patch_outputs[random_token_masks], teacher_patch_targets, random_token_masks)
+        ibot_loss = ibot_patch_loss(
+            student_patch_outputs[random_token_masks], teacher_patch_targets, random_token_masks
+        )
         loss = loss + args.ibot_loss_weight * ibot_loss
         shown["ibot_loss"] = ibot_loss / 2
 
@@ -123,7 +134,7 @@ def train_one_epoch(
                 student_patch_tokens,
                 teacher_patch_tokens,
                 random_token_masks,
-                losses["prototype"],
+                patch_prototype_loss,
                 prototype_bank,
                 current_teacher_temp,
             )
