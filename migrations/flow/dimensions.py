@@ -13,11 +13,12 @@ from migrations.flow.nodes import argument, callee, literal
 
 __all__ = ["dimensions"]
 
-_KEEP = frozenset(
-    "to float half double bool long int cuda cpu detach contiguous clone type type_as normalize softmax log_softmax "
-    "bernoulli bernoulli_ ones_like zeros_like rand_like cat concat".split()
+_KEEP_NAMES = (
+    "to float half double bool long int cuda cpu detach contiguous clone type type_as normalize softmax "
+    "log_softmax bernoulli bernoulli_ ones_like zeros_like rand_like cat concat"
 )
-_MAKE = frozenset("ones zeros rand randn empty view reshape".split())
+_KEEP = frozenset(_KEEP_NAMES.split())
+_MAKE = frozenset(("ones", "zeros", "rand", "randn", "empty", "view", "reshape"))
 _STEPS = 12
 
 

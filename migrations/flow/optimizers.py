@@ -9,8 +9,9 @@ import libcst as cst
 
 from migrations.engine.source import SourceFile
 from migrations.flow.bindings import bindings, resolve
+from migrations.flow.frames import argument_frame, attribute_values, returned
 from migrations.flow.groups import Frame, Group, Layout, Unclear
-from migrations.flow.layouts import LayoutReader, argument_frame, attribute_values, returned
+from migrations.flow.layouts import LayoutReader
 from migrations.flow.lookup import Lookup
 from migrations.flow.nodes import argument, attribute_chain, callee, literal
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 import libcst as cst
 
@@ -75,47 +76,63 @@ def _of_name(calls: Calls, file: SourceFile, node: cst.Name) -> list[tuple[Sourc
 
 
 def _changes(file: SourceFile, node: cst.Name) -> list[cst.CSTNode]:
-    """Return the calls that change what a name holds: `x.scatter_(…)`, `shuffle(x)`, and what `x[…] = …` indexes by."""
+    """Return the calls that change what a local name holds: `x.scatter_(…)`, `shuffle(x)`, `x.append(…)`."""
     scope = file.function(node)
-    if scope is None or not any(binding.name == node.value for binding in bindings(scope)):
+    changes = _in_place(file).get(node.value, []) if scope is not None else []
+    if not changes or scope is None or not any(binding.name == node.value for binding in bindings(scope)):
         return []
     start, end = file.span(scope)
-    inside = [call for call in file.nodes(cst.Call) if start <= file.span(call)[0] < end]
-    found: list[cst.CSTNode] = []
-    for call in inside:
-        method = isinstance(call.func, cst.Attribute) and _is(call.func.value, node.value)
+    return [change for change in changes if start <= file.span(change)[0] < end]
+
+
+@lru_cache(maxsize=512)
+def _in_place(file: SourceFile) -> dict[str, list[cst.CSTNode]]:
+    """Return the changes of a file by the name of what is changed."""
+    found: dict[str, list[cst.CSTNode]] = {}
+    for call in file.nodes(cst.Call):
+        name, receiver = callee(call), call.func.value if isinstance(call.func, cst.Attribute) else None
         first = call.args[0].value if call.args else None
-        if (method and callee(call).endswith("_")) or (callee(call) in ("shuffle", "append") and _is(first, node.value)):
-            found.append(call)
-        elif method and callee(call) in ("append", "extend"):
-            found += [arg.value for arg in call.args]
+        if isinstance(receiver, cst.Name) and name.endswith("_"):
+            found.setdefault(receiver.value, []).append(call)
+        elif isinstance(receiver, cst.Name) and name in ("append", "extend"):
+            found.setdefault(receiver.value, []).extend(arg.value for arg in call.args)
+        elif isinstance(first, cst.Name) and name == "shuffle":
+            found.setdefault(first.value, []).append(call)
     return found
-
-
-def _is(node: cst.CSTNode | None, name: str) -> bool:
-    return isinstance(node, cst.Name) and node.value == name
 
 
 def _given(calls: Calls, attribute: str) -> list[tuple[SourceFile, cst.CSTNode]]:
     """Return what objects are made with under a keyword, or receive as an attribute."""
-    found: list[tuple[SourceFile, cst.CSTNode]] = []
-    for file in calls.index.files:
-        if attribute.encode() not in file.data:
-            continue
-        for arg in file.nodes(cst.Arg):
-            if arg.keyword is not None and arg.keyword.value == attribute:
-                found.append((file, arg.value))
-        for assign in file.nodes(cst.Assign):
-            if any(isinstance(t.target, cst.Attribute) and t.target.attr.value == attribute for t in assign.targets):
-                found.append((file, assign.value))
+    encoded = attribute.encode()
+    files = [file for file in calls.index.files if encoded in file.data]
+    return [(file, value) for file in files for value in _attributes(file).get(attribute, [])]
+
+
+@lru_cache(maxsize=512)
+def _attributes(file: SourceFile) -> dict[str, list[cst.CSTNode]]:
+    """Return the keyword arguments of a file, and what its attributes receive, by name."""
+    found: dict[str, list[cst.CSTNode]] = {}
+    for arg in file.nodes(cst.Arg):
+        if arg.keyword is not None:
+            found.setdefault(arg.keyword.value, []).append(arg.value)
+    for assign in file.nodes(cst.Assign):
+        for target in assign.targets:
+            if isinstance(target.target, cst.Attribute):
+                found.setdefault(target.target.attr.value, []).append(assign.value)
     return found
 
 
 def _keyed(calls: Calls, key: str) -> list[tuple[SourceFile, cst.CSTNode]]:
     """Return what dictionaries of the project hold under a key."""
-    found: list[tuple[SourceFile, cst.CSTNode]] = []
-    for file in calls.index.files:
-        if key.encode() in file.data:
-            elements = [e for d in file.nodes(cst.Dict) for e in d.elements if isinstance(e, cst.DictElement)]
-            found += [(file, element.value) for element in elements if literal(element.key) == key]
+    encoded = key.encode()
+    files = [file for file in calls.index.files if encoded in file.data]
+    return [(file, value) for file in files for value in _dictionaries(file).get(key, [])]
+
+
+@lru_cache(maxsize=512)
+def _dictionaries(file: SourceFile) -> dict[str, list[cst.CSTNode]]:
+    found: dict[str, list[cst.CSTNode]] = {}
+    for element in (e for d in file.nodes(cst.Dict) for e in d.elements if isinstance(e, cst.DictElement)):
+        if isinstance(name := literal(element.key), str):
+            found.setdefault(name, []).append(element.value)
     return found

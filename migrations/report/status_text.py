@@ -65,7 +65,7 @@ def _add_rows(table: Table, result: Result) -> None:
 def _cells(finding: Finding, title: str = "") -> tuple[Text, Text, Text]:
     evidence = printable(f"{title}{finding.evidence}")
     if finding.blocked_by:
-        evidence += f" (blocked by {', '.join(map(printable, finding.blocked_by))})"
+        evidence += f" (blocked by {', '.join(map(printable, dict.fromkeys(finding.blocked_by)))})"
     return Text(level_word(finding)), Text(printable(place(finding)), "cyan"), Text(evidence)
 
 

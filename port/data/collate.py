@@ -65,9 +65,7 @@ def collate_data_and_cast(
     if not samples_list:
         raise ValueError("samples_list is empty, expected at least one sample; is drop_last set?")
     global_crops = _stack_crops(samples_list, "global_crops")
-    masks_list, upperbound = draw_masks(
-        len(global_crops), n_tokens, mask_ratio_tuple, mask_probability, mask_generator
-    )
+    masks_list, upperbound = draw_masks(len(global_crops), n_tokens, mask_ratio_tuple, mask_probability, mask_generator)
     collated_masks = torch.stack(masks_list).flatten(1)
     if collated_masks.shape[1] != n_tokens:
         raise ValueError(

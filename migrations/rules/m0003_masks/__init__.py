@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import libcst as cst
 
@@ -14,40 +15,57 @@ from migrations.flow.calls import Calls
 from migrations.flow.nodes import attribute_chain, callee, find_all
 from migrations.rules.m0003_masks.blocks import Generator, generators, judge
 from migrations.rules.m0003_masks.draws import Draw, draws
+from migrations.rules.m0003_masks.files import linked_paths
 from migrations.rules.m0003_masks.rewrite import swap_class, swap_draw
 
 __all__ = ["MIGRATION", "find"]
 
 _PREFILTER = re.compile(rb"(?i)mask|bernoulli|\brand")
-_NETWORKS = re.compile(rb"(?i)teacher|ibot|ema_|_ema|momentum|distill")
-_DRAWS = re.compile(rb"(?i)bernoulli|\brand\w*\(|permutation\(|shuffle\(|argsort|scatter_|MaskingGenerator|draw_block_masks")
-_BLOCKS = re.compile(rb"(?s)(?=.*sqrt)(?=.*(?:uniform|randint))")
-
 _ROWS = "draw the masks once for all 2B global crops, not for one crop or for the images"
 _FLAGS = (
-    "decide the smallest and largest ratio and the share of masked rows (official 0.1, 0.5 and 0.5) and make them flags; "
-    "a fixed ratio has no counterpart and is not converted"
+    "decide the smallest and largest ratio and the share of masked rows (official 0.1, 0.5 and 0.5) and make them "
+    "flags; a fixed ratio has no counterpart and is not converted"
 )
 
 
 def find(project: Project) -> list[Finding]:
     """Return every generator of masks: blocks wherever they are, other draws where a student takes them."""
-    files = [f for f in project.matching(_PREFILTER) if _DRAWS.search(f.data) or _NETWORKS.search(f.data)]
-    found = [_block(one) for file in files if _BLOCKS.search(file.data) for one in generators(file)]
-    for file in files:
+    found = [_block(one) for file in _parsed(project, _may_hold_blocks) for one in generators(file)]
+    for file in _parsed(project, _may_name_official):
         found += _officials(file) + _bins(file)
-    if any(_NETWORKS.search(file.data) for file in files) and any(_DRAWS.search(file.data) for file in files):
-        calls = Calls(project, files)
+    if paths := linked_paths(project):
+        calls = Calls(project, _parsed(project, lambda file: file.path in paths))
         found += [_draw(one) for one in draws(calls)] + _per_crop(calls)
     looked = "no generator of masks was found whose masks a student takes beside a teacher"
     return found or [Finding("0003", State.UNKNOWN, looked)]
+
+
+def _may_hold_blocks(file: SourceFile) -> bool:
+    return b"sqrt" in file.data and (b"uniform" in file.data or b"randint" in file.data)
+
+
+def _may_name_official(file: SourceFile) -> bool:
+    return any(word in file.data for word in (b"linspace", b"MaskingGenerator", b"draw_block_masks"))
+
+
+def _parsed(project: Project, wanted: Callable[[SourceFile], bool]) -> list[SourceFile]:
+    """Return the files that may matter and can be parsed; why others cannot is noted in the project."""
+    found = []
+    for file in project.files.values():
+        if _PREFILTER.search(file.data) and wanted(file):
+            if file.error:
+                project.errors[file.path] = file.error
+            else:
+                found.append(file)
+    return found
 
 
 def _block(one: Generator) -> Finding:
     state, evidence = judge(one)
     site = one.file.site(one.owner if one.owner is not None else one.function)
     if state is not State.DIVERGED:
-        return Finding("0003", state, evidence, site)
+        person = "" if state is State.ALIGNED else f"compare with `port.data.masking.MaskingGenerator`; {_ROWS}"
+        return Finding("0003", state, evidence, site, person=person)
     edits = tuple(swap_class(one))
     level = Level.UNSAFE if edits else Level.MANUAL
     by_hand = "" if edits else "take `port.data.masking.MaskingGenerator` in its place; "
@@ -75,7 +93,9 @@ def _officials(file: SourceFile) -> list[Finding]:
         if module.startswith(("port.data", "dinov2.data")) and not isinstance(statement.names, cst.ImportStar):
             for alias in statement.names:
                 local = alias.asname.name if alias.asname is not None else alias.name
-                if attribute_chain(alias.name) in ("MaskingGenerator", "draw_block_masks") and isinstance(local, cst.Name):
+                if attribute_chain(alias.name) in ("MaskingGenerator", "draw_block_masks") and isinstance(
+                    local, cst.Name
+                ):
                     names[local.value] = module
     uses: list[cst.CSTNode] = [c for c in file.nodes(cst.Call) if isinstance(c.func, cst.Name) and callee(c) in names]
     uses += [c for c in file.nodes(cst.ClassDef) if any(attribute_chain(base.value) in names for base in c.bases)]
@@ -119,8 +139,8 @@ def _per_crop(calls: Calls) -> list[Finding]:
                 rows = {there.code(call.args[0].value) for there, call in group if call.args}
                 if len(group) > 1 and len(rows) == 1:
                     evidence = (
-                        f"`{function.name.value}` is called {len(group)} times with the rows of one crop, so the share of "
-                        "masked rows is the same in each; official draws over the rows of both crops together"
+                        f"`{function.name.value}` is called {len(group)} times with the rows of one crop, so the share "
+                        "of masked rows is the same in each; official draws over the rows of both crops together"
                     )
                     there, call = group[0]
                     person = f"call it once with {len(group)} times the rows and take the result apart with `chunk`"

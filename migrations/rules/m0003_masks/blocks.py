@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import libcst as cst
 
@@ -41,8 +41,11 @@ def generators(file: SourceFile) -> list[Generator]:
             continue
         if any(inner is not loop and _draws_rectangle(inner) for inner in find_all(loop.body, cst.For)):
             continue
+        one = Generator(file, loop, function, None)
+        if not _adds_up(loop) and not _stops_after_success(one):
+            continue
         classes = [node for node in file.ancestors(loop) if isinstance(node, cst.ClassDef)]
-        found.append(Generator(file, loop, function, classes[0] if classes else None))
+        found.append(replace(one, owner=classes[0] if classes else None))
     return found
 
 
@@ -55,14 +58,19 @@ def judge(one: Generator) -> tuple[State, str]:
         if lowers or not _adds_up(one.loop):
             return State.UNKNOWN, f"whether `for … in {tries}` keeps to its budget of patches is not seen"
         return State.DIVERGED, (
-            f"`for … in {tries}` goes on after a rectangle has added patches, against a budget that it never lowers, so "
-            "masks overshoot their target; official stops after the first that adds any"
+            f"`for … in {tries}` goes on after a rectangle has added patches, against a budget that it never lowers, "
+            "so masks overshoot their target; official stops after the first that adds any"
         )
-    if any(callee(c) == "choice" for c in find_all(whole, cst.Call)) and re.search(r"replace\s*=\s*False", one.file.code(whole)):
-        return State.PARTIAL, "block masks that keep to their target, filled up with single patches, which official is not"
+    if any(callee(c) == "choice" for c in find_all(whole, cst.Call)) and re.search(
+        r"replace\s*=\s*False", one.file.code(whole)
+    ):
+        return (
+            State.PARTIAL,
+            "block masks that keep to their target, filled up with single patches, which official is not",
+        )
     if not _is_capped(one.file, whole):
         return State.PARTIAL, (
-            "block masks that keep to their target, but nothing caps one block; official's adds at most half of the grid"
+            "block masks that keep to their target, but nothing caps one block; official's adds at most half the grid"
         )
     return State.ALIGNED, "blocks stop after the first rectangle that adds patches, and are capped, as official's"
 
@@ -122,5 +130,8 @@ def _is_capped(file: SourceFile, whole: cst.CSTNode) -> bool:
 def _is_rest(file: SourceFile, node: cst.BaseExpression) -> bool:
     """Whether an expression is what is left of a target: a difference, or a name that holds one."""
     if isinstance(node, cst.Name):
-        return any(b.value is not None and not isinstance(b.value, cst.Name) and _is_rest(file, b.value) for b in resolve(file, node))
+        return any(
+            b.value is not None and not isinstance(b.value, cst.Name) and _is_rest(file, b.value)
+            for b in resolve(file, node)
+        )
     return isinstance(node, cst.BinaryOperation) and isinstance(node.operator, cst.Subtract)

@@ -12,16 +12,17 @@ from migrations.engine.source import SourceFile
 from migrations.flow.bindings import resolve
 from migrations.flow.calls import Calls
 from migrations.flow.dimensions import dimensions
-from migrations.flow.nodes import argument, callee, find_all
+from migrations.flow.nodes import argument, attribute_chain, callee, find_all
 from migrations.flow.origins import origins
 
 __all__ = ["Draw", "draws", "shape_of"]
 
-_RANDOM = frozenset("rand rand_like random uniform random_sample".split())
-_SHUFFLED = frozenset("randperm permutation argsort topk shuffle multinomial".split())
+_RANDOM = frozenset(("rand", "rand_like", "random", "uniform", "random_sample"))
 _TWO_NETWORKS = re.compile(r"(?i)teacher|ibot|\bema_|_ema\b|momentum_(encoder|model|net)|self_?distill")
 _MASK = re.compile(r"(?i)mask|bool_masked_pos")
-_OTHER = re.compile(r"(?i)attn|attention|pad|causal|key|segm|pixel|mask_?(token|ratio|weight|gen|prob|feat|ind)|n_masked")
+_OTHER = re.compile(
+    r"(?i)attn|attention|pad|causal|key|segm|pixel|mask_?(token|ratio|weight|gen|prob|feat|ind)|n_masked"
+)
 
 
 @dataclass(frozen=True)
@@ -54,24 +55,47 @@ def draws(calls: Calls) -> list[Draw]:
     return [
         d
         for d in found.values()
-        if not any(p == d.file.path and a <= d.file.span(d.node)[0] and d.file.span(d.node)[1] <= b and (a, b) != d.file.span(d.node) for p, a, b in inside)
+        if not any(
+            p == d.file.path
+            and a <= d.file.span(d.node)[0]
+            and d.file.span(d.node)[1] <= b
+            and (a, b) != d.file.span(d.node)
+            for p, a, b in inside
+        )
     ]
 
 
 def _uses(calls: Calls) -> Iterator[tuple[SourceFile, cst.BaseExpression]]:
     """Yield what is given as a mask, or selects tokens, in functions that know two networks."""
     for file in calls.index.files:
-        scopes = [f for f in file.nodes(cst.FunctionDef) if _TWO_NETWORKS.search(file.code(f))]
-        names = {id(node) for scope in scopes for node in find_all(scope, cst.Call | cst.Subscript)}  # type: ignore[type-var] # a union works in isinstance
+        if not _TWO_NETWORKS.search(file.text):
+            continue
+        known: dict[int, bool] = {}
         for call in file.nodes(cst.Call):
-            for arg in call.args if id(call) in names else []:
+            for arg in call.args:
                 keyword = arg.keyword.value if arg.keyword is not None else _last_name(arg.value)
-                if _MASK.search(keyword) and not _OTHER.search(keyword):
+                named = _MASK.search(keyword) and not _OTHER.search(keyword) and _knows_two(file, call, known)
+                if named or (arg.keyword is None and _is_student(file, call)):
                     yield file, arg.value
         for node in file.nodes(cst.Subscript):
             index = node.slice[0].slice if len(node.slice) == 1 else None
-            if id(node) in names and isinstance(index, cst.Index) and isinstance(index.value, cst.Name | cst.Attribute):
+            plain = isinstance(index, cst.Index) and isinstance(index.value, cst.Name | cst.Attribute)
+            if isinstance(index, cst.Index) and plain and _knows_two(file, node, known):
                 yield file, index.value
+
+
+def _knows_two(file: SourceFile, node: cst.CSTNode, known: dict[int, bool]) -> bool:
+    """Whether the function around a node speaks of a teacher or of a moving average beside a student."""
+    function = file.function(node)
+    if function is None:
+        return False
+    if id(function) not in known:
+        known[id(function)] = _TWO_NETWORKS.search(file.code(function)) is not None
+    return known[id(function)]
+
+
+def _is_student(file: SourceFile, call: cst.Call) -> bool:
+    return "student" in attribute_chain(call.func).lower() and len(call.args) > 1 and file.function(call) is not None
 
 
 def _last_name(node: cst.BaseExpression) -> str:
@@ -117,7 +141,9 @@ def _whole(file: SourceFile, node: cst.BaseExpression) -> cst.BaseExpression:
     """Return a draw with the `.bool()` behind it."""
     attribute = file.parent(node)
     call = file.parent(attribute) if isinstance(attribute, cst.Attribute) else None
-    return call if isinstance(call, cst.Call) and callee(call) in ("bool", "astype") and call.func is attribute else node
+    return (
+        call if isinstance(call, cst.Call) and callee(call) in ("bool", "astype") and call.func is attribute else node
+    )
 
 
 def shape_of(file: SourceFile, node: cst.CSTNode) -> tuple[list[cst.BaseExpression], cst.Call] | None:
@@ -133,9 +159,9 @@ def shape_of(file: SourceFile, node: cst.CSTNode) -> tuple[list[cst.BaseExpressi
                 return sides, call
     for name in find_all(node, cst.Name):
         found = resolve(file, name)
-        if len(found) == 1 and found[0].kind == "assign" and found[0].value is not None:
-            if not isinstance(found[0].value, cst.Name) and (shape := shape_of(file, found[0].value)):
-                return shape
+        value = found[0].value if len(found) == 1 and found[0].kind == "assign" else None
+        if value is not None and not isinstance(value, cst.Name) and (shape := shape_of(file, value)):
+            return shape
     return None
 
 

@@ -45,9 +45,7 @@ def swap_draw(one: Draw) -> tuple[list[Edit], str]:
     height, width, assumed = _grid(file, sides[1:])
     if not height:
         return [], ""
-    code = (
-        f"draw_block_masks({rows}, ({height}, {width}), mask_ratio_min_max=(0.1, 0.5), mask_sample_probability=0.5)"
-    )
+    code = f"draw_block_masks({rows}, ({height}, {width}), mask_ratio_min_max=(0.1, 0.5), mask_sample_probability=0.5)"
     if len(sides) == 3:
         code += f".view({rows}, {height}, {width})"
     device = argument(made, "device")

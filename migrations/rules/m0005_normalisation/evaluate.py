@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import libcst as cst
 
 from migrations.engine.source import SourceFile
@@ -11,8 +9,10 @@ from migrations.flow.bindings import Binding, bindings, resolve
 from migrations.flow.calls import Calls, bound_arguments, returned
 from migrations.flow.index import Definition
 from migrations.flow.nodes import literal
-from migrations.rules.m0005_normalisation.algebra import NUMBER, clamped, divided, multiplied
+from migrations.rules.m0005_normalisation.algebra import NUMBER
+from migrations.rules.m0005_normalisation.evidence import acts_as_mask, is_dense, is_mask
 from migrations.rules.m0005_normalisation.operations import called, imported
+from migrations.rules.m0005_normalisation.operators import combined, gathered
 from migrations.rules.m0005_normalisation.values import UNKNOWN, Kind, Value, join
 
 __all__ = ["Evaluator", "Frame"]
@@ -34,9 +34,6 @@ _STEPS = 5000
 
 _CALLS = 4
 """Functions that are followed into functions."""
-
-_MASK_NAME = re.compile(r"(?i)mask(?!ed)")  # `student_masked` are tokens
-_OTHER_MASK = re.compile(r"(?i)attn|attention|pad|causal|key|segm|pixel|loss_mask|mask_?(token|ratio|weight|gen|prob|feat)")
 
 
 class Evaluator:
@@ -77,8 +74,7 @@ class Evaluator:
             case cst.Name():
                 return self._name(file, node, frame)
             case cst.Attribute():
-                named = Value(Kind.MASK, file.code(node)) if _is_mask(node.attr.value) else Value(text=file.code(node))
-                return named
+                return Value(Kind.MASK, file.code(node)) if is_mask(node.attr.value) else Value(text=file.code(node))
             case cst.Integer() | cst.Float():
                 return NUMBER
             case cst.Subscript():
@@ -109,11 +105,13 @@ class Evaluator:
         if not found:
             return Value(text=node.value)
         augmented = found[0] if found[0].kind == "augmented" else None
-        values = [self._augmented(file, augmented, frame)] if augmented else [self._bound(file, b, frame) for b in found]
+        values = (
+            [self._augmented(file, augmented, frame)] if augmented else [self._bound(file, b, frame) for b in found]
+        )
         value = join(values)
         if value.kind is Kind.MASK and not any(isinstance(b.value, cst.Name | cst.Attribute) for b in found):
             return value.but(mask=node.value)
-        if value.kind is Kind.OTHER and not value.selected and self._acts_as_mask(file, node, found):
+        if value.kind is Kind.OTHER and not value.selected and acts_as_mask(file, node, found):
             return Value(Kind.MASK, node.value)
         return value.but(text=node.value)
 
@@ -153,15 +151,7 @@ class Evaluator:
             return Value(text=next(iter(value.slices)))
         if value.kind in (Kind.MASK, Kind.ROW_COUNT, Kind.ROW_SUM, Kind.ROW_MEAN) or unpacked >= 3:
             return Value(Kind.N_ROWS, value.mask)
-        return Value(Kind.N_ROWS) if self._is_dense(file, node) else Value(text=f"{file.code(node)}.shape[0]")
-
-    def _is_dense(self, file: SourceFile, node: cst.BaseExpression) -> bool:
-        """Whether a tensor's tokens are selected by a mask elsewhere in the function, or its name has three sides."""
-        scope = file.function(node)
-        if scope is None or not isinstance(node, cst.Name | cst.Attribute):
-            return False
-        text, name = file.code(scope), re.escape(file.code(node))
-        return bool(re.search(rf"\w+\s*,\s*\w+\s*,\s*\w+\s*=\s*{name}\.(shape\b|size\(\))|\b{name}\b[^=\n]*\.flatten\(0, 1\)", text))
+        return Value(Kind.N_ROWS) if is_dense(file, node) else Value(text=f"{file.code(node)}.shape[0]")
 
     def _parameter(self, file: SourceFile, binding: Binding, frame: Frame | None) -> Value:
         function = file.function(binding.node)
@@ -185,16 +175,6 @@ class Evaluator:
             return value.but(mask=name)
         same = [other for other, node in arguments.items() if value.mask and file.code(node) == value.mask]
         return value.but(mask=same[0] if same else "", slices=frozenset())
-
-    def _acts_as_mask(self, file: SourceFile, node: cst.Name, found: list[Binding]) -> bool:
-        """Whether a name of unseen origin is called a mask, or used as only a mask is."""
-        opaque = all(b.kind in ("parameter", "loop", "unpack") or isinstance(b.value, cst.Call | cst.Subscript) for b in found)
-        if not opaque:
-            return False
-        scope = file.function(node) or file.module
-        text = file.code(scope) if isinstance(scope, cst.FunctionDef) else file.text
-        used = re.search(rf"~\s*{node.value}\b|\b{node.value}\.(bool|nonzero|count_nonzero|logical_not)\(", text)
-        return _is_mask(node.value) or used is not None
 
     def _subscript(self, file: SourceFile, node: cst.Subscript, frame: Frame | None) -> Value:
         base = node.value
@@ -231,7 +211,7 @@ class Evaluator:
                 elements = [e for d in file.nodes(cst.Dict) for e in d.elements if isinstance(e, cst.DictElement)]
                 found += [self.value(file, e.value) for e in elements if literal(e.key) == key]
         value = join(found)
-        named = Value(Kind.MASK, key) if value.kind is Kind.OTHER and _is_mask(key) else value
+        named = Value(Kind.MASK, key) if value.kind is Kind.OTHER and is_mask(key) else value
         return named.but(mask="", slices=frozenset(), text=key) if named.kind is not Kind.MASK else named
 
     def _call(self, file: SourceFile, node: cst.Call, frame: Frame | None) -> Value:
@@ -255,37 +235,6 @@ class Evaluator:
         if tuples and len({len(items) for items in tuples}) == 1:
             return Value(Kind.TUPLE, items=tuple(join(list(column)) for column in zip(*tuples, strict=True)))
         return join(values)
-
-
-def combined(operator: cst.CSTNode, left: Value, right: Value) -> Value:
-    """Return what a binary operator, or its augmented form, makes of two values."""
-    match operator:
-        case cst.Multiply() | cst.MultiplyAssign() | cst.BitAnd():
-            return multiplied(left, right)
-        case cst.Divide() | cst.DivideAssign():
-            return divided(left, right)
-        case cst.Add() | cst.Subtract() if right is NUMBER:
-            return clamped(left)
-    if left.selected or right.selected:
-        return Value(mask=left.mask or right.mask, selected=True, slices=left.slices | right.slices)
-    return UNKNOWN
-
-
-def gathered(whole: Value, index: Value, text: str) -> Value:
-    """Return `whole[index]`."""
-    if index.kind is Kind.MASK or index.kind is Kind.TOKEN_INDEX:
-        if whole.kind is Kind.ROW_WEIGHT:
-            return whole.but(kind=Kind.TOKEN_WEIGHT, mask=index.mask)
-        return whole.but(selected=True, mask=index.mask)
-    if index.kind is Kind.ROW_INDEX and whole.kind is Kind.ROW_WEIGHT:
-        return whole.but(kind=Kind.TOKEN_WEIGHT, mask=index.mask)
-    if index.kind is Kind.ROW_INDEX:
-        return Value(mask=index.mask, selected=True, text=text)
-    return Value(text=text)
-
-
-def _is_mask(name: str) -> bool:
-    return bool(_MASK_NAME.search(name)) and not _OTHER_MASK.search(name)
 
 
 def _targets(binding: Binding) -> list[cst.BaseExpression]:

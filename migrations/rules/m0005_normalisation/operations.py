@@ -13,13 +13,15 @@ from migrations.rules.m0005_normalisation.values import UNKNOWN, Kind, Value, jo
 
 __all__ = ["Evaluates", "called", "dims_of", "imported", "subject_of"]
 
-_SAME = frozenset(
-    "to float half double cuda cpu detach contiguous clone type type_as view reshape squeeze unsqueeze expand "
-    "expand_as repeat flatten long int item new_tensor tensor as_tensor ascontiguousarray requires_grad_".split()
+_SAME_NAMES = (
+    "to float half double cuda cpu detach contiguous clone type type_as view reshape squeeze unsqueeze "
+    "expand expand_as repeat flatten long int item new_tensor tensor as_tensor ascontiguousarray "
+    "requires_grad_"
 )
+_SAME = frozenset(_SAME_NAMES.split())
 """Calls that keep what a value means here: they change its type or spread it out."""
 
-_KEPT_FROM_ZERO = frozenset("clamp clamp_ clamp_min clamp_min_ clip max maximum".split())
+_KEPT_FROM_ZERO = frozenset(("clamp", "clamp_", "clamp_min", "clamp_min_", "clip", "max", "maximum"))
 
 
 class Evaluates(Protocol):
@@ -35,8 +37,7 @@ class Evaluates(Protocol):
 def imported(file: SourceFile) -> set[str]:
     """Return the names that a file imports: of modules, mostly."""
     found = set()
-    aliases = [alias for alias in file.nodes(cst.ImportAlias)]
-    for alias in aliases:
+    for alias in file.nodes(cst.ImportAlias):
         if alias.asname is not None and isinstance(alias.asname.name, cst.Name):
             found.add(alias.asname.name.value)
         else:
@@ -65,9 +66,7 @@ def dims_of(call: cst.Call, *, method: bool) -> tuple[int, ...] | None:
     return None if value is None else (99,)
 
 
-def called(
-    run: Evaluates, file: SourceFile, call: cst.Call, frame: Any, modules: set[str]
-) -> Value:
+def called(run: Evaluates, file: SourceFile, call: cst.Call, frame: Any, modules: set[str]) -> Value:
     """Return what a call gives back that runs no function of the project."""
     if callee(call) == "" and isinstance(call.func, cst.Call) and callee(call.func) == "LogSoftmax" and call.args:
         return of_scores(Kind.LOG_PROBABILITY, run.value(file, call.args[0].value, frame))
@@ -119,18 +118,14 @@ def _other(call: cst.Call, name: str, value: Value) -> Value:
     return Value(mask=value.mask, selected=value.selected, slices=value.slices)
 
 
-def _counted(
-    run: Evaluates, file: SourceFile, call: cst.Call, node: cst.BaseExpression, frame: Any
-) -> Value:
+def _counted(run: Evaluates, file: SourceFile, call: cst.Call, node: cst.BaseExpression, frame: Any) -> Value:
     if callee(call) == "count_nonzero":
         return total(run.value(file, node, frame), dims_of(call, method=True))
     whole = callee(call) == "size" and literal(argument(call, "dim", 0)) != 0
     return UNKNOWN if whole else run.first(file, node, frame)
 
 
-def _merged(
-    run: Evaluates, file: SourceFile, call: cst.Call, node: cst.BaseExpression, frame: Any
-) -> Value:
+def _merged(run: Evaluates, file: SourceFile, call: cst.Call, node: cst.BaseExpression, frame: Any) -> Value:
     """Return what several tensors of one kind are together; of `where`, what it takes where the condition holds."""
     if callee(call) == "where":
         if len(call.args) == 1:
@@ -147,9 +142,7 @@ def _merged(
     return merged.but(mask="") if merged.kind is not Kind.MASK else merged
 
 
-def _library_loss(
-    run: Evaluates, file: SourceFile, call: cst.Call, value: Value, frame: Any
-) -> Value:
+def _library_loss(run: Evaluates, file: SourceFile, call: cst.Call, value: Value, frame: Any) -> Value:
     """Return the value of torch's own cross-entropy with targets that are probabilities."""
     node = argument(call, "target", 1)
     target = UNKNOWN if node is None else run.value(file, node, frame)
@@ -164,5 +157,3 @@ def _library_loss(
     # kl_div's own mean also divides by the number of prototypes: "batchmean" is the one over tokens.
     is_mean = reduction == "batchmean" if divergence else reduction in (..., "mean")
     return base.but(kind=Kind.REDUCED, divisor=Kind.N_TOKENS) if is_mean and base.selected else UNKNOWN
-
-

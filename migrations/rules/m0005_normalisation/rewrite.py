@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 import libcst as cst
@@ -12,18 +11,18 @@ from migrations.engine.model import Edit, Level
 from migrations.engine.source import SourceFile
 from migrations.flow.bindings import bindings, resolve
 from migrations.flow.calls import parameters
-from migrations.flow.dimensions import dimensions
-from migrations.flow.nodes import callee, find_all
+from migrations.flow.nodes import callee
 from migrations.rules.m0005_normalisation.evaluate import Evaluator
 from migrations.rules.m0005_normalisation.operations import dims_of, imported, subject_of
+from migrations.rules.m0005_normalisation.proofs import is_two_dimensional, kept, operand, protected, selects_here
 from migrations.rules.m0005_normalisation.sites import Reduction
 from migrations.rules.m0005_normalisation.values import Kind, Weight
 
 __all__ = ["Mending", "mend"]
 
 _THREAD = (
-    "pass the mask (rows, tokens) of all 2B global crops to `{name}`, or collate's `masks_weight` (one per masked token) "
-    "and the number of rows; then divide the weighted sum by the rows, unmasked ones included"
+    "pass the mask (rows, tokens) of all 2B global crops to `{name}`, or collate's `masks_weight` (one per masked "
+    "token) and the number of rows; then divide the weighted sum by the rows, unmasked ones included"
 )
 
 
@@ -42,16 +41,18 @@ def mend(run: Evaluator, one: Reduction) -> Mending:
     by_hand = Mending(person=_THREAD.format(name=one.function.name.value))
     if not mask and (threaded := _threaded(run, one)) is not None:
         return threaded
-    if not mask.isidentifier() or not _kept(one.file, one.function, mask):
+    if not mask.isidentifier() or not kept(one.file, one.function, mask):
         return by_hand
     if one.inner is None or not isinstance(statement, cst.SimpleStatementLine) or len(statement.body) != 1:
         return by_hand
     if isinstance(one.node, cst.Call) and run.value(one.file, one.inner).kind is Kind.ROW_MEAN:
+        if one.value.exact:
+            return Mending(person="divide the sum over the crops by their number, or take one mean over all of them")
         return _guarded(run, one) or by_hand
     edits = _dense(run, one, mask) if not one.value.selected else _selected(run, one, mask)
     if not edits:
         return by_hand
-    proven = _is_two_dimensional(run, one, mask) and _selects_here(one, mask)
+    proven = is_two_dimensional(run, one, mask) and selects_here(one, mask)
     rows = f"`{mask}.shape[0]` must count all global crops, 2B, unmasked ones included"
     if proven:
         return Mending(Level.SAFE, tuple(edits), rows)
@@ -82,12 +83,12 @@ def _selected(run: Evaluator, one: Reduction, mask: str) -> list[Edit]:
 def _divided_by_rows(run: Evaluator, one: Reduction, mask: str, weight: str) -> list[Edit]:
     file, rows = one.file, f"{mask}.shape[0]"
     if one.divisor is None:
-        assert one.inner is not None and isinstance(one.node, cst.Call)
-        operand = _operand(file, one.inner)
-        whole = file.code(one.inner) if not weight else f"{operand} * {weight}"
+        assert one.inner is not None
+        assert isinstance(one.node, cst.Call)
+        whole = file.code(one.inner) if not weight else f"{operand(file, one.inner)} * {weight}"
         plain = not weight and isinstance(one.inner, cst.Name | cst.Call | cst.Subscript)
         code = f"{whole}.sum() / {rows}" if plain else f"({whole}).sum() / {rows}"
-        return [replace(file, one.node, _protected(file, one.node, code))]
+        return [replace(file, one.node, protected(file, one.node, code))]
     edits = [replace(file, one.divisor, rows)]
     if not weight:
         return edits
@@ -96,12 +97,13 @@ def _divided_by_rows(run: Evaluator, one: Reduction, mask: str, weight: str) -> 
         return []
     call, operand_node = target
     value = run.value(file, operand_node)
-    operand = _operand(file, operand_node)
+    factor = operand(file, operand_node)
     if value.kind is Kind.PRODUCT:
-        operand = f"{_torch(call)}.sum({file.code(operand_node)}, dim=-1)" if _torch(call) else f"{operand}.sum(dim=-1)"
+        code = file.code(operand_node)
+        factor = f"{_torch(call)}.sum({code}, dim=-1)" if _torch(call) else f"({code}).sum(dim=-1)"
     method = isinstance(call.func, cst.Attribute) and call.func.value is operand_node
     bare = method and not operand_node.lpar
-    return [*edits, replace(file, operand_node, f"({operand} * {weight})" if bare else f"{operand} * {weight}")]
+    return [*edits, replace(file, operand_node, f"({factor} * {weight})" if bare else f"{factor} * {weight}")]
 
 
 def _threaded(run: Evaluator, one: Reduction) -> Mending | None:
@@ -145,16 +147,15 @@ def _dense(run: Evaluator, one: Reduction, mask: str) -> list[Edit]:
     weighted = one.value.weight is Weight.PER_ROW
     if one.divisor is None:
         assert one.inner is not None
-        operand = _operand(file, one.inner)
-        code = f"({operand})" if weighted else f"({operand} / {counts})"
-        return [replace(file, one.node, _protected(file, one.node, f"{code}.sum() / {rows}"))]
+        code = f"({file.code(one.inner)})" if weighted else f"({operand(file, one.inner)} / {counts})"
+        return [replace(file, one.node, protected(file, one.node, f"{code}.sum() / {rows}"))]
     edits = [replace(file, one.divisor, rows)]
     target = _summed(run, one)
     if weighted or target is None or run.value(file, target[1]).kind is not Kind.TOKEN_LOSS:
         return edits if weighted else []
     call, node = target
     method = isinstance(call.func, cst.Attribute) and call.func.value is node
-    code = f"{_operand(file, node)} / {counts}"
+    code = f"{operand(file, node)} / {counts}"
     return [*edits, replace(file, node, f"({code})" if method and not node.lpar else code)]
 
 
@@ -164,7 +165,7 @@ def _guarded(run: Evaluator, one: Reduction) -> Mending | None:
     place = _origin(one.file, one.inner)
     if not (isinstance(place, cst.BinaryOperation) and run.value(one.file, place.right).kind is Kind.ROW_COUNT):
         return None
-    code = f"{_operand(one.file, place.right)}.clamp(min=1.0)"
+    code = f"{operand(one.file, place.right)}.clamp(min=1.0)"
     return Mending(Level.SAFE, (replace(one.file, place.right, code),), "")
 
 
@@ -189,57 +190,17 @@ def _origin(file: SourceFile, node: cst.BaseExpression) -> cst.BaseExpression | 
     return found[0].value if len(found) == 1 and found[0].kind == "assign" else node
 
 
-def _operand(file: SourceFile, node: cst.BaseExpression) -> str:
-    """Return an expression's text, in parentheses where a product would otherwise take it apart."""
-    code = file.code(node)
-    loose = isinstance(node, cst.UnaryOperation | cst.IfExp | cst.Comparison | cst.BooleanOperation) or (
-        isinstance(node, cst.BinaryOperation) and not isinstance(node.operator, cst.Multiply)
-    )
-    # A node's text is without the parentheses around it.
-    return f"({code})" if loose else code
-
-
-def _protected(file: SourceFile, node: cst.CSTNode, code: str) -> str:
-    """Return a quotient's text, in parentheses where what stands around it would take it apart."""
-    around = file.parent(node)
-    tight = isinstance(around, cst.Attribute | cst.Subscript) or (
-        isinstance(around, cst.BinaryOperation)
-        and (isinstance(around.operator, cst.Power) or (around.right is node and not isinstance(around.operator, cst.Add | cst.Subtract)))
-    )
-    return f"({code})" if tight else code
-
-
 def _torch(call: cst.Call) -> str:
     """Return the module that `torch.sum(…)` is taken from; empty for a method."""
     func = call.func
-    return func.value.value if isinstance(func, cst.Attribute) and isinstance(func.value, cst.Name) and call.args else ""
+    return (
+        func.value.value if isinstance(func, cst.Attribute) and isinstance(func.value, cst.Name) and call.args else ""
+    )
 
 
 def _weight_name(one: Reduction) -> tuple[str, bool]:
     """Return a name for the weights, and whether it holds them already."""
     taken = {binding.name for binding in bindings(one.function)}
-    return next(name for name in ("masks_weight", "token_weight", "weight_per_masked_token") if name not in taken), False
-
-
-def _kept(file: SourceFile, function: cst.FunctionDef, mask: str) -> bool:
-    """Whether a function binds a name once, so that it means one mask throughout."""
-    return sum(binding.name == mask for binding in bindings(function)) == 1
-
-
-def _selects_here(one: Reduction, mask: str) -> bool:
-    """Whether the function itself takes the masked tokens, or sets the others to zero."""
-    text = one.file.code(one.function)
-    return bool(re.search(rf"\[\s*{mask}\s*\]", text)) or not one.value.selected
-
-
-def _is_two_dimensional(run: Evaluator, one: Reduction, mask: str) -> bool:
-    """Whether the text shows that a mask is (rows, tokens): of itself, or of three-sided features that it selects."""
-    for name in find_all(one.function, cst.Name):
-        if name.value == mask and dimensions(run.calls, one.file, name) == 2:
-            return True
-    for node in find_all(one.function, cst.Subscript):
-        index = node.slice[0].slice
-        selects = len(node.slice) == 1 and isinstance(index, cst.Index) and one.file.code(index.value) == mask
-        if selects and dimensions(run.calls, one.file, node.value) == 3:
-            return True
-    return False
+    return next(
+        name for name in ("masks_weight", "token_weight", "weight_per_masked_token") if name not in taken
+    ), False

@@ -10,8 +10,9 @@ import libcst as cst
 from migrations.engine.model import State
 from migrations.engine.source import SourceFile
 from migrations.flow.nodes import callee
-from migrations.rules.m0005_normalisation.evaluate import Evaluator, combined
+from migrations.rules.m0005_normalisation.evaluate import Evaluator
 from migrations.rules.m0005_normalisation.operations import imported, subject_of
+from migrations.rules.m0005_normalisation.operators import combined
 from migrations.rules.m0005_normalisation.values import Kind, Value, Weight
 
 __all__ = ["Reduction", "judge", "reductions"]

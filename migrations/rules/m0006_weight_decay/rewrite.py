@@ -11,7 +11,7 @@ from migrations.engine.model import Edit, Level
 from migrations.flow.bindings import resolve
 from migrations.flow.nodes import callee, find_all, literal
 from migrations.rules.m0006_weight_decay.judge import Count, Groups
-from migrations.rules.m0006_weight_decay.outcome import Reading
+from migrations.rules.m0006_weight_decay.reading import Reading
 from migrations.rules.m0006_weight_decay.sites import Loop, Write
 
 __all__ = ["Rewrite", "left_early", "rewrite"]
