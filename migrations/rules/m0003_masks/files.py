@@ -28,19 +28,12 @@ def linked_paths(project: Project) -> set[str]:
     counts as the class. Empty where nothing speaks of two networks, or nothing draws.
     """
     files = project.files.values()
-    kept = [
-        file
-        for file in files
-        if _NETWORKS.search(file.data) and (b"mask" in file.data.lower() or _DRAWS.search(file.data))
-    ]
-    if not kept or not any(_DRAWS.search(file.data) for file in files):
+    drawing = {file.path: file for file in files if _DRAWS.search(file.data)}
+    kept = [f for f in files if _NETWORKS.search(f.data) and (f.path in drawing or b"mask" in f.data.lower())]
+    if not kept or not drawing:
         return set()
     paths = {file.path for file in kept}
-    others = {
-        file.path: (file, set(_drawing_names(file)))
-        for file in files
-        if file.path not in paths and _DRAWS.search(file.data)
-    }
+    others = {path: (file, set(_drawing_names(file))) for path, file in drawing.items() if path not in paths}
     words: set[bytes] = set()
     while kept:
         words.update(word for file in kept for word in _WORD.findall(file.data))
