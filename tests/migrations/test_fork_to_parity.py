@@ -78,7 +78,8 @@ def parity_of(fork: Path, folder: Path) -> dict[str, Any]:
     command = [sys.executable, "-m", "parity", "run", "--subject", str(fork / "adapter.py"), "--reference", "pypi"]
     command += ["--quick", "--seeds", "40", "--recipe", "default", "--json", str(report)]
     command += ["--only", "masks,collate,losses,schedules,param_groups,gradients"]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode in (0, 1), done.stdout[-2000:] + done.stderr[-2000:]
     result: dict[str, Any] = json.loads(report.read_text())
     return result
