@@ -10,6 +10,7 @@ import libcst as cst
 from migrations.engine.model import Example, Finding, Migration
 from migrations.engine.project import Project
 from migrations.engine.source import SourceFile
+from migrations.engine.tree import walk
 from migrations.flow.distillation import differs, training_files
 from migrations.flow.nodes import attribute_chain, callee, find_all
 
@@ -35,9 +36,8 @@ def _deleted(file: SourceFile) -> Iterator[Finding]:
         if on_gradient and empty and _of_last_layer(file, assign):
             yield _finding(file, assign)
     for call in file.nodes(cst.Call):
-        on_gradient = isinstance(call.func, cst.Attribute) and re.search(
-            r"\.grad(\.data)?$", attribute_chain(call.func.value)
-        )
+        owner = attribute_chain(call.func.value) if isinstance(call.func, cst.Attribute) else ""
+        on_gradient = owner.endswith((".grad", ".grad.data"))
         if callee(call) == "zero_" and on_gradient and _of_last_layer(file, call):
             yield _finding(file, call)
 
@@ -66,7 +66,7 @@ def _of_last_layer(file: SourceFile, node: cst.CSTNode) -> bool:
 
 def _speaks(test: cst.BaseExpression) -> bool:
     """Whether a condition asks for the last layer and denies nothing."""
-    denies = any(isinstance(node, cst.Not | cst.NotIn) for node in find_all(test, cst.CSTNode))
+    denies = any(isinstance(node, cst.Not | cst.NotIn) for node in walk(test))
     texts = [text.value for text in find_all(test, cst.SimpleString)]
     return not denies and any("last_layer" in text for text in texts)
 

@@ -10,6 +10,7 @@ import libcst as cst
 from migrations.engine.model import Finding, Site, State
 from migrations.engine.project import Project
 from migrations.engine.source import SourceFile
+from migrations.engine.tree import walk
 from migrations.flow.bindings import resolve
 from migrations.flow.nodes import find_all
 
@@ -65,4 +66,4 @@ def sources(file: SourceFile, node: cst.BaseExpression, depth: int = 0) -> Itera
 def _parts(node: cst.BaseExpression) -> list[cst.CSTNode]:
     keywords = {id(arg.keyword) for arg in find_all(node, cst.Arg) if arg.keyword is not None}
     attributes = {id(attribute.attr) for attribute in find_all(node, cst.Attribute)}
-    return [part for part in find_all(node, cst.CSTNode) if id(part) not in keywords | attributes]
+    return [part for part in walk(node) if id(part) not in keywords | attributes]

@@ -15,18 +15,12 @@ from migrations.flow.calls import Calls
 from migrations.flow.nodes import attribute_chain, callee, find_all
 from migrations.rules.m0003_masks.blocks import Generator, generators, judge
 from migrations.rules.m0003_masks.draws import Draw, draws
+from migrations.rules.m0003_masks.files import linked_paths
 from migrations.rules.m0003_masks.rewrite import swap_class, swap_draw
 
 __all__ = ["MIGRATION", "find"]
 
 _PREFILTER = re.compile(rb"(?i)mask|bernoulli|\brand")
-_NETWORKS = re.compile(rb"(?i)teacher|ibot|ema_|_ema|momentum_(?:encoder|model|net)|distill")
-_DRAWS = re.compile(
-    rb"(?i)bernoulli|\brand\w*\(|permutation\(|shuffle\(|argsort|scatter_|MaskingGenerator|draw_block_masks"
-)
-_COINS = re.compile(rb"bernoulli|\brand(_like)?\(")
-"""Draws that make a mask whatever it is called."""
-
 _ROWS = "draw the masks once for all 2B global crops, not for one crop or for the images"
 _FLAGS = (
     "decide the smallest and largest ratio and the share of masked rows (official 0.1, 0.5 and 0.5) and make them "
@@ -39,35 +33,26 @@ def find(project: Project) -> list[Finding]:
     found = [_block(one) for file in _parsed(project, _may_hold_blocks) for one in generators(file)]
     for file in _parsed(project, _may_name_official):
         found += _officials(file) + _bins(file)
-    if any(_NETWORKS.search(file.data) for file in project.files.values()):
-        calls = Calls(project, _parsed(project, _may_draw))
+    if paths := linked_paths(project):
+        calls = Calls(project, _parsed(project, lambda file: file.path in paths))
         found += [_draw(one) for one in draws(calls)] + _per_crop(calls)
     looked = "no generator of masks was found whose masks a student takes beside a teacher"
     return found or [Finding("0003", State.UNKNOWN, looked)]
 
 
-def _may_hold_blocks(data: bytes) -> bool:
-    return b"sqrt" in data and (b"uniform" in data or b"randint" in data)
+def _may_hold_blocks(file: SourceFile) -> bool:
+    return b"sqrt" in file.data and (b"uniform" in file.data or b"randint" in file.data)
 
 
-def _may_name_official(data: bytes) -> bool:
-    return b"linspace" in data or b"MaskingGenerator" in data or b"draw_block_masks" in data
+def _may_name_official(file: SourceFile) -> bool:
+    return any(word in file.data for word in (b"linspace", b"MaskingGenerator", b"draw_block_masks"))
 
 
-def _may_draw(data: bytes) -> bool:
-    about_masks = b"mask" in data.lower()
-    if _COINS.search(data):
-        return True
-    return bool(
-        (about_masks and _DRAWS.search(data)) or (_NETWORKS.search(data) and (about_masks or _DRAWS.search(data)))
-    )
-
-
-def _parsed(project: Project, wanted: Callable[[bytes], bool]) -> list[SourceFile]:
+def _parsed(project: Project, wanted: Callable[[SourceFile], bool]) -> list[SourceFile]:
     """Return the files that may matter and can be parsed; why others cannot is noted in the project."""
     found = []
     for file in project.files.values():
-        if _PREFILTER.search(file.data) and wanted(file.data):
+        if _PREFILTER.search(file.data) and wanted(file):
             if file.error:
                 project.errors[file.path] = file.error
             else:

@@ -79,7 +79,8 @@ def _multiplied(loop: Loop, key: str, origins: list[Site]) -> Finding:
     site = loop.file.site(loop.writes[0].node)
     if origins:
         why = f"the learning rate of every group is multiplied by its own `{key}`, which is set by layer ({origins[0]})"
-        return Finding(_ID, State.ALIGNED, why, site, related=tuple(origins))
+        freezes = "last_layer" in loop.file.code(loop.node)
+        return Finding(_ID, State.ALIGNED, why, site, person="" if freezes else _LAST_LAYER, related=tuple(origins))
     why = f"the learning rate of every group is multiplied by its own `{key}`; where that is set by layer was not found"
     return Finding(_ID, State.UNKNOWN, why, site, person=_RECIPE)
 
