@@ -62,7 +62,7 @@ def copied(folder: Path) -> Path:
 
 def applied(fork: Path, id_: str) -> None:
     """Apply one migration with everything it offers, and then do a person's part."""
-    # The copy is in no repository, and the original is.
+    # The copy is in no git repository, which `apply` would otherwise insist on.
     assert main(["apply", str(fork), "--write", "--unsafe", "--skeleton", "--allow-dirty", "--only", id_]) in (0, 1)
     fill(fork, id_)
 
@@ -79,9 +79,8 @@ def parity_of(fork: Path, folder: Path) -> dict[str, Any]:
     command = [sys.executable, "-m", "parity", "run", "--subject", str(fork / "adapter.py"), "--reference", "pypi"]
     command += ["--quick", "--seeds", "40", "--recipe", "default", "--json", str(report)]
     command += ["--only", "masks,collate,losses,schedules,param_groups,gradients"]
-    done = subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False
-    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode in (0, 1), done.stdout[-2000:] + done.stderr[-2000:]
     result: dict[str, Any] = json.loads(report.read_text())
     return result
