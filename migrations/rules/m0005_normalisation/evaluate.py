@@ -29,7 +29,7 @@ class Frame(dict[tuple[int, str], Value]):
 _DEPTH = 80
 """Expressions within expressions; a guard against code that a machine wrote."""
 
-_STEPS = 5000
+_STEPS = 1500
 """Expressions looked at for one question; what takes more is given up, and unknown."""
 
 _CALLS = 4
@@ -196,7 +196,9 @@ class Evaluator:
         whole = self.value(file, base, frame)
         if isinstance(place, int) or (whole.kind is Kind.TUPLE):
             fits = whole.kind is Kind.TUPLE and isinstance(place, int) and -len(whole.items) <= place < len(whole.items)
-            return whole.items[place] if fits and isinstance(place, int) else whole.but(mask=file.code(node))
+            if fits and isinstance(place, int):
+                return whole.items[place]
+            return whole.but(mask=file.code(node)) if whole.kind is Kind.MASK else whole.but(kind=Kind.OTHER)
         return gathered(whole, self.value(file, index.value, frame), file.code(node))
 
     def _key(self, key: str) -> Value:
