@@ -156,9 +156,9 @@ def _step(before: Result, start: Project, levels: Collection[Level], blockers: l
 
 def _why_not(finding: Finding, levels: Collection[Level], blockers: list[str]) -> str:
     if finding.level is Level.BLOCKED:
-        return f"blocked by {', '.join(finding.blocked_by) or 'another site'}"
+        return f"blocked by {', '.join(dict.fromkeys(finding.blocked_by)) or 'another site'}"
     if not finding.edits:
-        return "by hand"
+        return "by hand" if finding.site else "nothing was found to change"
     if blockers:
         return f"blocked by {', '.join(blockers)}, which must go first"
     return "" if finding.level in levels else f"needs --{finding.level.value}"

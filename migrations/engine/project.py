@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from types import MappingProxyType
 
@@ -20,7 +20,10 @@ class Project:
     Attributes:
         files: by path relative to the project's root, sorted.
         texts: launchers, YAML and the like by path: they set flags too, and are read, never edited.
+        watch: is told the path of each file that is about to be looked into, where it is set.
     """
+
+    watch: Callable[[str], None] | None = None
 
     def __init__(self, files: Iterable[SourceFile], texts: Mapping[str, str] = MappingProxyType({})) -> None:
         self.files: Mapping[str, SourceFile] = {file.path: file for file in sorted(files, key=lambda file: file.path)}
@@ -37,10 +40,12 @@ class Project:
         """Why files that were asked for could not be parsed, by path; grows as files are asked for."""
         return {}
 
-    def matching(self, pattern: re.Pattern[bytes]) -> Iterator[SourceFile]:
-        """Yield the files whose bytes match and that can be parsed."""
+    def matching(self, *patterns: re.Pattern[bytes]) -> Iterator[SourceFile]:
+        """Yield the files whose bytes match every pattern and that can be parsed; others are not parsed."""
         for file in self.files.values():
-            if file.matches(pattern):
+            if all(file.matches(pattern) for pattern in patterns):
+                if self.watch is not None:
+                    self.watch(file.path)
                 if file.error:
                     self.errors[file.path] = file.error
                 else:

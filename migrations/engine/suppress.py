@@ -1,8 +1,8 @@
 """Comments with which an owner settles a finding: `# parity: ignore[0005] reason`.
 
-On the finding's line or on the line above it, the comment settles that site; `ignore-file` settles a file's sites,
-`ignore-project`, in any file, all of a difference, and so also what was looked for and not found. Several ids are
-separated by commas. A reason is part of the decision: without one nothing is settled.
+Behind code the comment settles what is found on its line, alone on a line what is found on the next. `ignore-file`
+settles the sites of its file; `ignore-project`, in any file, all of a difference, and so also what was looked for and
+not found. Several ids are separated by commas. A reason is part of the decision: without one nothing is settled.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class Suppression:
         migration: id that it settles.
         reach: empty for a site, `-file` or `-project`.
         reason: the owner's words.
+        target: the line that a comment about a site speaks of: its own, or the next where it stands alone.
     """
 
     path: str
@@ -41,6 +42,7 @@ class Suppression:
     migration: str
     reach: str
     reason: str
+    target: int
 
     def reaches(self, finding: Finding) -> bool:
         """Whether a finding is of this comment's id and stands where the comment speaks of."""
@@ -50,7 +52,7 @@ class Suppression:
             return True
         if finding.site is None or finding.site.path != self.path:
             return False
-        return self.reach == "-file" or finding.site.line in (self.line, self.line + 1)
+        return self.reach == "-file" or finding.site.line == self.target
 
 
 def suppressions(project: Project, known: Collection[str]) -> tuple[list[Suppression], list[Remark]]:
@@ -71,6 +73,7 @@ def _read(
         return
     reach, ids, reason = match.groups()
     line = file.line(comment)
+    alone = not file.data[file.line_span(line)[0] : file.span(comment)[0]].strip()
     names = [_full(name) for name in (ids or "").split(",") if name.strip()]
     if not names:
         remarks.append(Remark(file.path, f"suppression without an id settles nothing, write `{_FORM}`", line))
@@ -81,7 +84,7 @@ def _read(
         elif not reason.strip():
             remarks.append(Remark(file.path, f"suppression of {name} without a reason settles nothing", line))
         else:
-            found.append(Suppression(file.path, line, name, reach or "", reason.strip()))
+            found.append(Suppression(file.path, line, name, reach or "", reason.strip(), line + alone))
 
 
 def _full(name: str) -> str:

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from migrations.engine.discovery import Remark, Tree
 from migrations.engine.model import Finding, Level, Migration, State, overall
@@ -146,12 +147,13 @@ def survey(
     """
     began = time.monotonic() if began is None else began
     everything = [*migrations, *advisories]
-    _parse(tree.project, everything, advance)
     by, remarks = suppressions(tree.project, [one.id for one in everything] + known_ids())
     results = []
     for done, one in enumerate(everything):
         advance(f"{one.id} {one.title}", done, len(everything))
+        tree.project.watch = partial(_watch, advance, one.id, done, len(everything))
         results.append(look(one, tree.project, by))
+    tree.project.watch = None
     ran = {result.migration.id for result in results if not result.failure}
     remarks += unused(by, [finding for result in results for finding in result.findings], ran)
     remarks += unparsable(tree.project)
@@ -177,13 +179,9 @@ def _unparsable(path: str, error: str) -> Remark:
     return Remark(path, f"skipped, cannot be parsed: {text}", int(line or 0))
 
 
-def _parse(project: Project, migrations: Sequence[Migration], advance: Advance) -> None:
-    """Parse what the migrations will ask for, so that the longest part of the work shows how far it has come."""
-    patterns = {migration.prefilter for migration in migrations}
-    files = [file for file in project.files.values() if any(file.matches(pattern) for pattern in patterns)]
-    for done, file in enumerate(files):
-        advance(file.path, done, len(files))
-        _ = file.error
+def _watch(advance: Advance, id_: str, done: int, total: int, path: str) -> None:
+    """Pass on that a migration is about to look into a file: parsing is the longest part of the work."""
+    advance(f"{id_} {path}", done, total)
 
 
 def _report_only(result: Result) -> Result:

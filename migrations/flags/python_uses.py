@@ -70,7 +70,7 @@ def _options(file: SourceFile, name: str) -> Iterator[tuple[Use, tuple[int, int]
                 value = "" if found is ... else str(found)
             start, end = file.span(item)[0], file.span(last)[1]
             edit = erase(file, start, end)
-            yield Use(name, SET, file.path, file.line(item), value, (edit,)), (start, end)
+            yield Use(name, SET, file.path, file.line(item), value, (edit,), option=True), (start, end)
 
 
 def _is_option(item: cst.BaseExpression) -> bool:
@@ -87,7 +87,7 @@ def _in_commands(file: SourceFile, name: str, handled: list[tuple[int, int]]) ->
         if uncovered(handled, match.start()) and uncovered(silent, match.start()):
             value = (match.group(1) or b"").decode(errors="replace")
             why = "it is part of a string; remove it by hand"
-            yield Use(name, SET, file.path, file.line_at(match.start()), value, (), why)
+            yield Use(name, SET, file.path, file.line_at(match.start()), value, (), why, option=True)
 
 
 def _attributes(file: SourceFile, name: str) -> Iterator[Use]:
@@ -98,7 +98,7 @@ def _attributes(file: SourceFile, name: str) -> Iterator[Use]:
         if isinstance(parent, cst.AssignTarget | cst.AnnAssign) and parent.children[0] is node:
             yield _assignment(file, name, parent)
         elif not isinstance(parent, cst.Del):
-            yield Use(name, READ, file.path, file.line(node))
+            yield Use(name, READ, file.path, file.line(node), receiver=file.code(node.value))
 
 
 def _strings(file: SourceFile, name: str, handled: list[tuple[int, int]]) -> Iterator[Use]:

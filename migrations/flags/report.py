@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from migrations.flags.files import Found
-from migrations.flags.table import Row, Table
+from migrations.flags.proposals import Row
+from migrations.flags.table import Table
 from migrations.flags.uses import DEFINE, READ, SET, Use
 
 __all__ = ["as_json", "as_text", "diff"]
@@ -26,8 +27,8 @@ def diff(found: Found, table: Table) -> str:
     """Return a unified diff of what is proposed."""
     parts: list[str] = []
     for path, text in table.texts.items():
-        old = found.files[path].text.splitlines(keepends=True)
-        lines = difflib.unified_diff(old, text.splitlines(keepends=True), f"a/{path}", f"b/{path}")
+        old, name = found.files[path].text.splitlines(keepends=True), path.lstrip("/")
+        lines = difflib.unified_diff(old, text.splitlines(keepends=True), f"a/{name}", f"b/{name}")
         parts += [line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines]
     return "".join(parts)
 

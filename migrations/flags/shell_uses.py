@@ -27,13 +27,14 @@ def shell_uses(file: SourceFile, name: str) -> Iterator[Use]:
             continue
         start, end, value = _extent(data, match.start(), match.end(), context)
         text = value.decode(errors="replace")
-        yield Use(name, SET, file.path, file.line_at(start), _resolved(file, text), (_removal(file, start, end),))
+        removal = _removal(file, start, end)
+        yield Use(name, SET, file.path, file.line_at(start), _resolved(file, text), (removal,), option=True)
     override = re.compile(rb"[ \t]((?:[\w.]+\.)?" + name.encode() + rb"=([^\s\\\"']*))")
     for match in override.finditer(data):
         if contexts[match.start(1)] != "#" and data[: match.start(1)].rsplit(b"\n", 1)[-1].strip():
             line = file.line_at(match.start(1))
             why = "an override without dashes; remove it by hand"
-            yield Use(name, SET, file.path, line, match.group(2).decode(errors="replace"), (), why)
+            yield Use(name, SET, file.path, line, match.group(2).decode(errors="replace"), (), why, option=True)
 
 
 def _contexts(data: bytes) -> str:

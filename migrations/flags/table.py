@@ -1,73 +1,25 @@
-"""What is known of each flag, and what is proposed: a flag goes only when nothing reads it any more."""
+"""Everything that is known of the flags in some files, and the texts that the proposals would leave."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from migrations.engine.edits import OverlapError, apply_edits, insert_after
+from migrations.engine.edits import OverlapError, apply_edits
 from migrations.engine.model import Edit
 from migrations.engine.project import Project
 from migrations.engine.source import SourceFile
 from migrations.flags.files import Found
+from migrations.flags.proposals import NEW, REMOVED, Program, Row, additions, removal
 from migrations.flags.python_uses import definition, python_uses
 from migrations.flags.shell_uses import shell_uses
-from migrations.flags.uses import DEFINE, READ, SET, Use
+from migrations.flags.uses import READ, Use
 from migrations.flags.yaml_uses import documents, yaml_uses
 from migrations.flow.flags import Flag, flag_reads, flags
-from migrations.flow.nodes import callee
 
-__all__ = ["NEW", "REMOVED", "Row", "Table", "make_table"]
-
-REMOVED: Mapping[str, str] = {"token_mask_ratio": "0003", "clustering_mode": "0004"}
-"""Flags that go, and the migration after which nothing reads them."""
-
-NEW: Mapping[str, tuple[float, str]] = {
-    "mask_ratio_min": (0.1, "smallest share of a masked crop's tokens that is masked"),
-    "mask_ratio_max": (0.5, "largest share of a masked crop's tokens that is masked"),
-    "mask_sample_probability": (0.5, "share of the global crops that are masked"),
-}
-"""Flags that migration 0003 needs, with official's defaults."""
-
-_NOT_CONVERTED = (
-    "has no official equivalent: it masks each token of every image with one probability, official masks blocks in "
-    "half of the crops, a ratio between 0.1 and 0.5. Its value is not carried over; choose mask_ratio_min, "
-    "mask_ratio_max and mask_sample_probability (official: 0.1, 0.5, 0.5; on average 15 % of all tokens are masked)"
-)
-
-
-@dataclass(frozen=True)
-class Row:
-    """A flag.
-
-    Attributes:
-        flag: its name.
-        uses: everywhere it occurs.
-        proposal: `goes`, `stays`, `blocked`, `new` or empty.
-        reason: of the proposal, in words.
-        edits: that carry it out.
-    """
-
-    flag: str
-    uses: tuple[Use, ...]
-    proposal: str = ""
-    reason: str = ""
-    edits: tuple[Edit, ...] = ()
-
-    def of(self, kind: str) -> list[Use]:
-        """Return the uses of a kind."""
-        return [use for use in self.uses if use.kind == kind]
-
-    @property
-    def conflicts(self) -> list[tuple[Use, Use]]:
-        """(definition, setting) pairs whose values differ."""
-        return [
-            (one, other)
-            for one in self.of(DEFINE)
-            for other in self.of(SET)
-            if one.value and other.value and not _equal(one.value, other.value)
-        ]
+__all__ = ["Table", "make_table"]
 
 
 @dataclass(frozen=True)
@@ -102,8 +54,9 @@ def make_table(found: Found) -> Table:
     names = [*REMOVED, *NEW]
     uses = {name: _uses(name, found, defined.get(name, []), loaded) for name in names}
     errors.update({path: file.error for path, file in found.python.items() if _mentions(file, names) and file.error})
-    rows = [_removal(name, uses[name], bool(defined), found, errors) for name in REMOVED if uses[name]]
-    rows += _additions(uses, rows, defined)
+    program = _program(found, defined, loaded, uses)
+    rows = [removal(name, uses[name], program, _unread(name, found, errors)) for name in REMOVED if uses[name]]
+    rows += additions(uses, rows, defined, program)
     for name in sorted(set(defined) - set(names)):
         row = Row(name, (*map(definition, defined[name]), *_launched(name, found, loaded)))
         if row.conflicts:
@@ -122,6 +75,38 @@ def _loaded(found: Found) -> tuple[dict[str, list[Any]], dict[str, str]]:
         except ValueError as error:  # noqa: PERF203 - one broken file stops nothing
             errors[path] = str(error)
     return loaded, errors
+
+
+def _program(
+    found: Found, defined: Mapping[str, list[Flag]], loaded: Mapping[str, list[Any]], uses: Mapping[str, list[Use]]
+) -> Program:
+    names = "|".join(map(re.escape, defined))
+    pairs = {(use.path, use.receiver) for its in uses.values() for use in its if use.receiver}
+    namespaces = {
+        (path, receiver)
+        for path, receiver in pairs
+        if names and re.search(rf"(?<![\w.]){re.escape(receiver)}\.(?:{names})\b", found.files[path].text)
+    }
+    code = "\n".join(file.text for file in found.python.values())
+    read_yaml = {
+        path
+        for path, documents_ in loaded.items()
+        if any(re.search(rf"\.{re.escape(key)}\b", code) for one in documents_ for key in _keys(one) - set(uses))
+    }
+    return Program(bool(defined), frozenset(read_yaml), frozenset(namespaces))
+
+
+def _keys(node: Any) -> set[str]:
+    """Return the keys of a document at all depths."""
+    if isinstance(node, dict):
+        own = {key for key in node if isinstance(key, str)}
+        return own.union(*(_keys(value) for value in node.values()))
+    return set().union(*map(_keys, node)) if isinstance(node, list) else set()
+
+
+def _unread(name: str, found: Found, errors: Mapping[str, str]) -> list[str]:
+    """Return the files that mention a flag and cannot be parsed."""
+    return [path for path in errors if path in found.original and name.encode() in found.original[path]]
 
 
 def _uses(name: str, found: Found, defined: list[Flag], loaded: Mapping[str, list[Any]]) -> list[Use]:
@@ -144,76 +129,6 @@ def _launched(name: str, found: Found, loaded: Mapping[str, list[Any]]) -> Itera
 def _mentions(file: SourceFile, names: list[str]) -> bool:
     data = file.data.replace(b"-", b"_")
     return any(name.encode() in data for name in names)
-
-
-def _removal(name: str, uses: list[Use], parser_known: bool, found: Found, errors: Mapping[str, str]) -> Row:
-    migration = REMOVED[name]
-    more = f"; {_NOT_CONVERTED}" if name == "token_mask_ratio" else ""
-    reads = [use for use in uses if use.kind == READ]
-    unread = [path for path in errors if path in found.original and name.encode() in found.original[path]]
-    by_hand = [use for use in uses if not use.edits and use.kind != READ]
-    if reads:
-        places = ", ".join(use.where for use in reads[:3]) + (" …" if len(reads) > 3 else "")
-        reason = (
-            f"{len(reads)} read{'s' * (len(reads) > 1)} remain{'s' * (len(reads) == 1)} ({places}): {migration} first"
-        )
-        return Row(name, tuple(uses), "stays", reason + more)
-    if unread:
-        return Row(name, tuple(uses), "blocked", f"{unread[0]} mentions it and cannot be parsed{more}")
-    if not parser_known:
-        reason = "no parser is in the files given; give the program's files too, which may read it"
-        return Row(name, tuple(uses), "blocked", reason + more)
-    if by_hand:
-        reason = "; ".join(f"{use.where}: {use.why}" for use in by_hand)
-        return Row(name, tuple(uses), "blocked", reason + more)
-    edits = tuple(edit for use in uses for edit in use.edits)
-    return Row(name, tuple(uses), "goes", f"nothing in the files given reads it{more}", edits)
-
-
-def _additions(uses: Mapping[str, list[Use]], rows: list[Row], defined: Mapping[str, list[Flag]]) -> list[Row]:
-    """Propose the new flags that are read, or take the place of one that goes, and are defined nowhere."""
-    replaced = any(row.flag == "token_mask_ratio" and row.proposal == "goes" for row in rows)
-    added = []
-    for name, (default, help_text) in NEW.items():
-        reads = [use for use in uses[name] if use.kind == READ]
-        if any(use.kind == DEFINE for use in uses[name]) or not (reads or replaced):
-            added += [Row(name, tuple(uses[name]))] if uses[name] else []
-            continue
-        anchor = _anchor(defined)
-        if anchor is None:
-            reason = "no parser in the files given to define it in; give its file too"
-            added.append(Row(name, tuple(uses[name]), "blocked", reason))
-            continue
-        receiver, call = anchor.file.code(anchor.call.func).rpartition(".")[0], anchor.call
-        statement = anchor.file.statement(call)
-        assert statement is not None
-        code = f'{receiver}.add_argument("--{name}", type=float, default={default}, help="{help_text}")'
-        edit = insert_after(anchor.file, statement, code)
-        reason = f"default {default}, official's" + (f"; {len(reads)} reads wait for it" if reads else "")
-        added.append(Row(name, tuple(uses[name]), "new", reason, (edit,)))
-    return _joined(added)
-
-
-def _joined(rows: list[Row]) -> list[Row]:
-    """Make one insertion of several at the same place, which would touch the same bytes."""
-    first = next((i for i, row in enumerate(rows) if row.edits), None)
-    if first is None:
-        return rows
-    edits = [edit for row in rows for edit in row.edits]
-    whole = Edit(edits[0].path, edits[0].start, edits[0].end, "".join(edit.text for edit in edits))
-    return [
-        Row(row.flag, row.uses, row.proposal, row.reason, (whole,) if i == first else ()) for i, row in enumerate(rows)
-    ]
-
-
-def _anchor(defined: Mapping[str, list[Flag]]) -> Flag | None:
-    """Return the definition after which new ones come: the one that they replace, else the last of a parser."""
-    old = defined.get("token_mask_ratio", [])
-    last = [its[-1] for name, its in defined.items() if name not in REMOVED]
-    for flag in [*old, *reversed(last)]:
-        if callee(flag.call) == "add_argument" and definition(flag).edits:
-            return flag
-    return None
 
 
 def _texts(rows: list[Row], found: Found) -> dict[str, str]:
@@ -249,14 +164,3 @@ def _without(node: Any, gone: set[str]) -> Any:
     if isinstance(node, dict):
         return {key: _without(its, gone) for key, its in node.items() if str(key).replace("-", "_") not in gone}
     return [_without(its, gone) for its in node] if isinstance(node, list) else node
-
-
-def _equal(default: str, value: str) -> bool:
-    """Whether a default, as Python shows it, is a launcher's value; a variable that is not known may be."""
-    one, other = default.strip("\"'"), value.split(" (")[0].strip("\"'")
-    if other.startswith("$"):
-        return True
-    try:
-        return float(one) == float(other)
-    except ValueError:
-        return one == other

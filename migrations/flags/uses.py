@@ -26,6 +26,8 @@ class Use:
         value: default or value in words; empty where there is none or it is computed.
         edits: that remove this place; empty where a person must.
         why: why a person must.
+        option: whether it is spelled `--flag`, which only a parser can mean.
+        receiver: of a read `args.flag`, what it is an attribute of.
     """
 
     flag: str
@@ -35,6 +37,8 @@ class Use:
     value: str = ""
     edits: tuple[Edit, ...] = ()
     why: str = ""
+    option: bool = False
+    receiver: str = ""
 
     @property
     def where(self) -> str:

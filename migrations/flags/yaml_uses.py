@@ -49,7 +49,9 @@ def yaml_uses(file: SourceFile, name: str, loaded: list[Any]) -> Iterator[Use]:
         before = file.data[file.line_span(line)[0] : match.start()]
         if b"#" not in before and line not in lines:
             value = (match.group(1) or b"").decode(errors="replace")
-            yield Use(name, SET, file.path, line, value, (), "it is part of a string or a list; remove it by hand")
+            yield Use(
+                name, SET, file.path, line, value, (), "it is part of a string or a list; remove it by hand", True
+            )
 
 
 def _mappings(node: Any) -> Iterator[CommentedMap]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
 import libcst as cst
 
 from migrations.engine.source import SourceFile
+from migrations.engine.tree import children
 from migrations.flow.nodes import find_all, target_names
 
 __all__ = ["Binding", "bindings", "reads", "resolve"]
@@ -32,16 +34,19 @@ class Binding:
 
 @lru_cache(maxsize=4096)
 def bindings(scope: cst.FunctionDef | cst.Module) -> list[Binding]:
-    """Return all bindings in a function or module, nested functions left out, in the order of the text.
+    """Return all bindings in a function or module, nested functions and classes left out, in the order of the text.
 
     Kept, since trees are never changed and a walk through a long function is slow.
     """
-    collector = _Collector()
-    if isinstance(scope, cst.FunctionDef):
-        for param in find_all(scope.params, cst.Param):
-            collector.found.append(Binding(param.name.value, param.default, param, "parameter"))
-    scope.body.visit(collector) if isinstance(scope, cst.FunctionDef) else scope.visit(collector)
-    return collector.found
+    if not isinstance(scope, cst.FunctionDef):
+        return list(_bound_in(scope))
+    params = [Binding(param.name.value, param.default, param, "parameter") for param in _params(scope.params)]
+    return [*params, *_bound_in(scope.body)]
+
+
+def _params(params: cst.Parameters) -> list[cst.Param]:
+    """Return a function's own parameters, not those of lambdas in its defaults."""
+    return [child for child in children(params) if isinstance(child, cst.Param)]
 
 
 def resolve(file: SourceFile, name: cst.Name) -> list[Binding]:
@@ -97,38 +102,32 @@ def _all_targets(scope: cst.CSTNode) -> list[list[cst.Name]]:
     return [[n for n in find_all(t, cst.Name) if isinstance(t, cst.Name | cst.Tuple | cst.List)] for t in targets]
 
 
-class _Collector(cst.CSTVisitor):
-    def __init__(self) -> None:
-        self.found: list[Binding] = []
+def _bound_in(tree: cst.CSTNode) -> Iterator[Binding]:
+    """Yield the bindings below a node, those of functions, lambdas and classes in it left out."""
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        yield from _bound_by(node)
+        if not isinstance(node, cst.FunctionDef | cst.Lambda | cst.ClassDef):
+            waiting.extend(reversed(children(node)))
 
-    def _add(self, target: cst.CSTNode, value: cst.BaseExpression | None, node: cst.CSTNode, kind: str) -> None:
-        whole = isinstance(target, cst.Name)
-        for name in target_names(target):
-            self.found.append(Binding(name, value, node, kind if whole or kind != "assign" else "unpack"))
 
-    def visit_FunctionDef(self, node: cst.FunctionDef) -> bool:  # noqa: N802 - LibCST's name
-        return False
+def _bound_by(node: cst.CSTNode) -> list[Binding]:
+    if isinstance(node, cst.Assign):
+        return [one for target in node.targets for one in _of(target.target, node.value, node, "assign")]
+    if isinstance(node, cst.AnnAssign) and node.value is not None:
+        return _of(node.target, node.value, node, "assign")
+    if isinstance(node, cst.AugAssign):
+        return _of(node.target, node.value, node, "augmented")
+    if isinstance(node, cst.NamedExpr):
+        return _of(node.target, node.value, node, "assign")
+    if isinstance(node, cst.For):
+        return _of(node.target, node.iter, node, "loop")
+    if isinstance(node, cst.WithItem) and node.asname is not None:
+        return _of(node.asname.name, node.item, node, "with")
+    return []
 
-    def visit_Lambda(self, node: cst.Lambda) -> bool:  # noqa: N802 - LibCST's name
-        return False
 
-    def visit_Assign(self, node: cst.Assign) -> None:  # noqa: N802 - LibCST's name
-        for target in node.targets:
-            self._add(target.target, node.value, node, "assign")
-
-    def visit_AnnAssign(self, node: cst.AnnAssign) -> None:  # noqa: N802 - LibCST's name
-        if node.value is not None:
-            self._add(node.target, node.value, node, "assign")
-
-    def visit_AugAssign(self, node: cst.AugAssign) -> None:  # noqa: N802 - LibCST's name
-        self._add(node.target, node.value, node, "augmented")
-
-    def visit_NamedExpr(self, node: cst.NamedExpr) -> None:  # noqa: N802 - LibCST's name
-        self._add(node.target, node.value, node, "assign")
-
-    def visit_For(self, node: cst.For) -> None:  # noqa: N802 - LibCST's name
-        self._add(node.target, node.iter, node, "loop")
-
-    def visit_WithItem(self, node: cst.WithItem) -> None:  # noqa: N802 - LibCST's name
-        if node.asname is not None:
-            self._add(node.asname.name, node.item, node, "with")
+def _of(target: cst.CSTNode, value: cst.BaseExpression, node: cst.CSTNode, kind: str) -> list[Binding]:
+    kind = "unpack" if kind == "assign" and not isinstance(target, cst.Name) else kind
+    return [Binding(name, value, node, kind) for name in target_names(target)]

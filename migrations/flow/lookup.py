@@ -78,9 +78,9 @@ class Lookup:
             owner = next((n.name.value for n in file.ancestors(call) if isinstance(n, cst.ClassDef)), "")
             own = [d for d in self.definitions(name) if d.file is file and d.owner == owner]
             return own[0] if len(own) == 1 else self._only(name)
-        origin = self.origin(file, call.func)
-        if origin != chain:
-            return self._imported(origin)
+        parts = chain.split(".")
+        if any(".".join(parts[:length]) in self.imports(file) for length in range(1, len(parts) + 1)):
+            return self._imported(self.origin(file, call.func))
         if isinstance(call.func, cst.Name):
             own = [d for d in self.definitions(name) if d.file is file and not d.owner]
             if own:

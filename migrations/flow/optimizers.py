@@ -9,8 +9,9 @@ import libcst as cst
 
 from migrations.engine.source import SourceFile
 from migrations.flow.bindings import bindings, resolve
+from migrations.flow.frames import argument_frame, attribute_values, returned
 from migrations.flow.groups import Frame, Group, Layout, Unclear
-from migrations.flow.layouts import LayoutReader, argument_frame, attribute_values, returned
+from migrations.flow.layouts import LayoutReader
 from migrations.flow.lookup import Lookup
 from migrations.flow.nodes import argument, attribute_chain, callee, literal
 
@@ -169,7 +170,9 @@ class Optimizers:
         chain = attribute_chain(node)
         values = [(frame.file, *found) for found in attribute_values(frame.file, node)] if chain else []
         if not values:
-            for file in self.lookup.project.matching(re.compile(rb"\b" + re.escape(node.attr.value.encode()) + rb"\b")):
+            for file in self.lookup.project.matching(
+                re.compile(rb"\." + re.escape(node.attr.value.encode()) + rb"\s*=(?!=)")
+            ):
                 for assign in file.nodes(cst.Assign):
                     targets = [target.target for target in assign.targets]
                     if any(isinstance(t, cst.Attribute) and t.attr.value == node.attr.value for t in targets):

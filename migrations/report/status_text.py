@@ -29,7 +29,11 @@ def status_text(survey: Survey, console: Console) -> str:
         _print_person(survey.results, console)
         if survey.advisory:
             line(console, "advisory, changes no exit code:", "bold")
-            console.print(_table(survey.advisory))
+            told = [result for result in survey.advisory if result.findings or result.failure]
+            if told:
+                console.print(_table(told))
+            if silent := len(survey.advisory) - len(told):
+                line(console, f"{many(silent, 'advisory rule')} looked and found nothing", "dim")
             console.print()
         _print_next(survey, console)
         _print_files(survey, console)
@@ -65,7 +69,7 @@ def _add_rows(table: Table, result: Result) -> None:
 def _cells(finding: Finding, title: str = "") -> tuple[Text, Text, Text]:
     evidence = printable(f"{title}{finding.evidence}")
     if finding.blocked_by:
-        evidence += f" (blocked by {', '.join(map(printable, finding.blocked_by))})"
+        evidence += f" (blocked by {', '.join(map(printable, dict.fromkeys(finding.blocked_by)))})"
     return Text(level_word(finding)), Text(printable(place(finding)), "cyan"), Text(evidence)
 
 

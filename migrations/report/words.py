@@ -50,8 +50,9 @@ def place(finding: Finding) -> str:
 
 
 def level_word(finding: Finding) -> str:
-    """Return how a finding is mended; nothing where it is settled."""
-    return "" if finding.state.settled else LEVELS[finding.level]
+    """Return how a finding is mended; nothing where it is settled, or where nothing was found that could be."""
+    found = finding.site is not None or finding.edits or finding.blocked_by
+    return "" if finding.state.settled or not found else LEVELS[finding.level]
 
 
 def headline(results: Sequence[Result]) -> str:

@@ -26,7 +26,8 @@ _0003: tuple[Patch, ...] = (
     ("training/helpers.py", "mask_sample_probability=0.5", "mask_sample_probability=mask_sample_probability"),
     (
         "training/trainer.py",
-        "            original_images.shape[0], n_patches_h, n_patches_w, args.token_mask_ratio, original_images.device\n",
+        "            original_images.shape[0], n_patches_h, n_patches_w, args.token_mask_ratio, "
+        "original_images.device\n",
         "            original_images.shape[0],\n"
         "            n_patches_h,\n"
         "            n_patches_w,\n"
@@ -76,7 +77,11 @@ _0001: tuple[Patch, ...] = (
         "\n\n"
         "def get_params_groups(model):\n",
     ),
-    ("training/trainer.py", "import generate_random_token_masks\n", "import generate_random_token_masks, patch_buffer_rows\n"),
+    (
+        "training/trainer.py",
+        "import generate_random_token_masks\n",
+        "import generate_random_token_masks, patch_buffer_rows\n",
+    ),
     # The patch head runs within the wrapped forward, on the masked tokens of the global crops.
     ("models/multihead.py", "token_masks=None, mode=", "token_masks=None, head_masks=None, patch_rows=None, mode="),
     (
@@ -88,13 +93,12 @@ _0001: tuple[Patch, ...] = (
         "        }\n",
         '        patch_tokens = features[0]["x_norm_patchtokens"]\n'
         "        masked = patch_tokens[head_masks]\n"
-        "        rows = patch_tokens.new_zeros(patch_rows, patch_tokens.shape[-1])\n"
-        "        rows[: len(masked)] = masked\n"
+        "        rows = nn.functional.pad(masked, (0, 0, 0, patch_rows - masked.shape[0]))\n"
         "        return {\n"
         '            "clstoken": cls_tokens,\n'
         '            "cls_outputs": self.classhead(cls_tokens),\n'
         '            "patchtokens": patch_tokens,\n'
-        '            "patch_outputs": self.patchhead(rows)[: len(masked)],\n'
+        '            "patch_outputs": self.patchhead(rows)[: masked.shape[0]],\n'
         "        }\n",
     ),
     (
@@ -106,8 +110,8 @@ _0001: tuple[Patch, ...] = (
     ),
     (
         "training/trainer.py",
-        f"        {_TODO}the masks need one row for each crop in teacher_global_crops: patch tokens and CLS tokens come "
-        "from here\n",
+        f"        {_TODO}the masks need one row for each crop in teacher_global_crops: patch and CLS tokens come from "
+        "here\n",
         "",
     ),
     (
@@ -151,7 +155,85 @@ _0004: tuple[Patch, ...] = (
     ("training/trainer.py", "            original_images.device,\n", "            teacher_global_crops[0].device,\n"),
 )
 
-BY_HAND: dict[str, tuple[Patch, ...]] = {"0003": _0003, "0001": _0001, "0004": _0004}
+_WEIGHTS = "(1 / token_masks.sum(-1).clamp(min=1.0)).unsqueeze(-1).expand_as(token_masks)[token_masks]"
+
+_0005: tuple[Patch, ...] = (
+    # The iBOT loss is given tokens that the network has selected, so no rule could tell by which mask; and both
+    # losses shall have their weights from one place.
+    (
+        "training/helpers.py",
+        "def patch_buffer_rows(",
+        "def token_weights(token_masks):\n"
+        '    """One over the masked tokens of its row, for each masked token."""\n'
+        f"    return {_WEIGHTS}\n"
+        "\n\n"
+        "def patch_buffer_rows(",
+    ),
+    ("losses/prototype_loss.py", f"masks_weight = {_WEIGHTS}\n", "masks_weight = token_weights(token_masks)\n"),
+    ("losses/prototype_loss.py", "        M_total = student_norm_masked.shape[0]\n", ""),
+    (
+        "losses/prototype_loss.py",
+        "from torch import nn\n",
+        "from torch import nn\n\nfrom training.helpers import token_weights\n",
+    ),
+    (
+        "losses/ibot_loss.py",
+        "        M_total = student_masked.shape[0]\n        return -loss.sum() / M_total\n",
+        "        return -(loss * token_weights(token_masks)).sum() / token_masks.shape[0]\n",
+    ),
+    (
+        "losses/ibot_loss.py",
+        "import torch.nn.functional as F\n",
+        "import torch.nn.functional as F\nfrom training.helpers import token_weights\n",
+    ),
+)
+
+_0007: tuple[Patch, ...] = (
+    # The recipe is a choice, so the rates become flags.
+    (
+        "training/helpers.py",
+        "lr_decay_rate=0.9, patch_embed_lr_mult=0.2",
+        "lr_decay_rate=args.layerwise_decay, patch_embed_lr_mult=args.patch_embed_lr_mult",
+    ),
+    ("training/helpers.py", "def get_params_groups(model):\n", "def get_params_groups(model, args):\n"),
+    *(
+        ("training/helpers.py", f"student.module.{part})", f"student.module.{part}, args)")
+        for part in ("backbone", "classhead", "patchhead")
+    ),
+    (
+        "main.py",
+        '    parser.add_argument("--clip_grad"',
+        '    parser.add_argument("--layerwise_decay", type=float, default=0.9)\n'
+        '    parser.add_argument("--patch_embed_lr_mult", type=float, default=0.2)\n'
+        '    parser.add_argument("--freeze_last_layer_epochs", type=int, default=1)\n'
+        '    parser.add_argument("--clip_grad"',
+    ),
+    # The heads' last layers wait at rate 0.
+    (
+        "training/helpers.py",
+        "    return {\n"
+        '        "lr": CosineScheduler(args.lr, args.min_lr, total, args.warmup_epochs * args.epoch_length),\n',
+        "    last_layer_lr = CosineScheduler(args.lr, args.min_lr, total, args.warmup_epochs * args.epoch_length)\n"
+        "    last_layer_lr.schedule[: args.freeze_last_layer_epochs * args.epoch_length] = 0\n"
+        "    return {\n"
+        '        "last_layer_lr": last_layer_lr,\n'
+        '        "lr": CosineScheduler(args.lr, args.min_lr, total, args.warmup_epochs * args.epoch_length),\n',
+    ),
+    (
+        "training/trainer.py",
+        '            param_group["lr"] = schedules["lr"][current_iteration] * param_group["lr_multiplier"]\n',
+        '            which = "last_layer_lr" if param_group["is_last_layer"] else "lr"\n'
+        '            param_group["lr"] = schedules[which][current_iteration] * param_group["lr_multiplier"]\n',
+    ),
+)
+
+BY_HAND: dict[str, tuple[Patch, ...]] = {
+    "0003": _0003,
+    "0001": _0001,
+    "0004": _0004,
+    "0005": _0005,
+    "0007": _0007,
+}
 """Patches by the migration after which they are made, in order."""
 
 

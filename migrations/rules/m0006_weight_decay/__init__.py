@@ -13,7 +13,8 @@ from migrations.flow.lookup import Lookup
 from migrations.flow.nodes import find_all, literal
 from migrations.flow.optimizers import Optimizers
 from migrations.rules.m0006_weight_decay.judge import Count, Groups, count, count_repeated, groups_of, undecided_text
-from migrations.rules.m0006_weight_decay.outcome import Reading, Undecided
+from migrations.rules.m0006_weight_decay.outcome import Undecided
+from migrations.rules.m0006_weight_decay.reading import Reading
 from migrations.rules.m0006_weight_decay.rewrite import left_early, rewrite
 from migrations.rules.m0006_weight_decay.sites import Loop, loops, odd_sites
 

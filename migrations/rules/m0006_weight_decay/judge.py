@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from migrations.engine.model import Site
 from migrations.flow.groups import Frame, Group, Layout, Many, Unclear, shape
 from migrations.flow.optimizers import Construction, Optimizers
-from migrations.rules.m0006_weight_decay.outcome import Outcome, Reading, Undecided, outcome
+from migrations.rules.m0006_weight_decay.outcome import Outcome, Undecided, outcome
+from migrations.rules.m0006_weight_decay.reading import Reading
 from migrations.rules.m0006_weight_decay.sites import Loop
 
 __all__ = ["Count", "Groups", "count", "count_repeated", "groups_of", "undecided_text"]

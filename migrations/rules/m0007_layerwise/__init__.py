@@ -37,7 +37,10 @@ _CHECKPOINTS = (
     "checkpoints: an optimizer's state is keyed by the order of groups and parameters, which this changes; convert "
     "existing ones with `python -m migrations checkpoint`, else a resumed run has wrong moments or none"
 )
-_RECIPE = "choose the recipe: 0.9 is vitl16_short's (the default), 1.0 is vitl14's and vitg14's; `lr_decay_rate` is best a flag"
+_RECIPE = (
+    "choose the recipe: 0.9 per layer is vitl16_short's (the default), 1.0 is vitl14's and vitg14's; "
+    "a flag for `lr_decay_rate` keeps the choice open"
+)
 _LAST_LAYER = (
     "official also keeps the lr of groups with `is_last_layer` at 0 during the first `freeze_last_layer_epochs`; "
     "a freeze by deleting gradients is not the same, as weight decay still acts"
@@ -76,13 +79,18 @@ def _multiplied(loop: Loop, key: str, origins: list[Site]) -> Finding:
     site = loop.file.site(loop.writes[0].node)
     if origins:
         why = f"the learning rate of every group is multiplied by its own `{key}`, which is set by layer ({origins[0]})"
-        return Finding(_ID, State.ALIGNED, why, site, related=tuple(origins))
+        freezes = "last_layer" in loop.file.code(loop.node)
+        return Finding(_ID, State.ALIGNED, why, site, person="" if freezes else _LAST_LAYER, related=tuple(origins))
     why = f"the learning rate of every group is multiplied by its own `{key}`; where that is set by layer was not found"
     return Finding(_ID, State.UNKNOWN, why, site, person=_RECIPE)
 
 
 def _uniform(loop: Loop, project: Project, lookup: Lookup) -> Finding:
     site = loop.file.site(loop.writes[0].node)
+    pretraining = _schedules_decay(loop) and is_dinov2(project)
+    if not pretraining and not any(b"lr_multiplier" in file.data for file in project.files.values()):
+        why = f"all groups learn at one rate here, as in DINO and iBOT; {_RECIPES}"
+        return Finding(_ID, State.UNKNOWN, why, site, person=_RECIPE)
     try:
         groups = groups_of(Optimizers(lookup), loop)
     except Unclear as unclear:
@@ -91,14 +99,12 @@ def _uniform(loop: Loop, project: Project, lookup: Lookup) -> Finding:
         return Finding(_ID, State.UNKNOWN, why, site, person=_RECIPE, related=(place,))
     items = flat(groups.layout)
     if items and all("lr_multiplier" in group.keys for group in items):
-        why = (
-            f"the groups carry an `lr_multiplier`, which this loop does not read, so all learn at one rate; {_RECIPES}"
-        )
+        why = f"the groups carry an `lr_multiplier` that this loop does not read, so all learn at one rate; {_RECIPES}"
         return _diverged(loop, project, why, loop_edits(loop), "", groups)
     n = f"{len(items)} groups" if len(items) == len(groups.layout) else "all groups"
     why = f"{n} learn at one rate, whatever their layer; {_RECIPES}"
-    if not is_dinov2(project) or not _schedules_decay(loop):
-        why = f"{n} learn at one rate, which is DINO's and iBOT's way; {_RECIPES}"
+    if not pretraining:
+        why = f"{n} learn at one rate, as in DINO and iBOT; {_RECIPES}"
         return Finding(_ID, State.UNKNOWN, why, site, person=_RECIPE, related=groups.sites)
     builder = builder_of(items, lookup) if items else "there are no groups"
     if isinstance(builder, str):
@@ -141,10 +147,10 @@ MIGRATION = Migration(
     title="learning rate by layer",
     official="utils/param_groups.py:13-103, train/train.py:112-119",
     why=(
-        "Official gives each parameter a constant factor of the learning rate by its layer: small at the input, 1 at the "
-        "heads. The default recipe (vitl16_short) takes 0.9 per layer, so that the first block of 24 learns at 0.08 of "
-        "the head's rate; vitl14 and vitg14 take 1.0, which is no decay. The patch embedding is slowed by a further "
-        "factor of 0.2 in every recipe. Whether a uniform rate is a mistake therefore depends on the recipe that is meant."
+        "Official gives each parameter a constant factor of the learning rate by its layer: small at the input, 1 at "
+        "the heads. The default recipe (vitl16_short) takes 0.9 per layer, so that the first block of 24 learns at "
+        "0.08 of the head's rate; vitl14 and vitg14 take 1.0, which is no decay. The patch embedding is slowed by a "
+        "further factor of 0.2 in every recipe. Whether a uniform rate is wrong depends on the recipe that is meant."
     ),
     algebra=(
         "lr_p(t) = lr(t) * decay ** (N + 1 - layer_p) * (0.2 if p is of the patch embedding else 1)\n"

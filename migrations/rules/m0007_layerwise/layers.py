@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 
 import libcst as cst
 
 from migrations.engine.project import Project
 from migrations.engine.source import SourceFile
 from migrations.flow.lookup import Lookup
-from migrations.flow.nodes import attribute_chain, callee, find_all, literal
+from migrations.flow.nodes import attribute_chain, find_all, literal
 
 __all__ = ["Formula", "foreign_builders", "formulas", "is_dinov2", "left_out", "reads_embeddings"]
 
-_FORMULA = re.compile(rb"\*\*\s*\(\s*[^\n]{0,80}?(?:layer|depth|block)")
-_FOREIGN = re.compile(rb"get_params_groups_with_decay|param_groups_layer_decay|layer_decay|layerwise_decay")
-_DINOV2 = re.compile(rb"koleo|kozachenko|register_tokens|sinkhorn_knopp|dinov2", re.IGNORECASE)
+# `decay ** (n_layers + 1 - layer)`: the base is a rate of some name, and the exponent counts layers.
+_FORMULA = re.compile(rb"(?:decay|lr|rate|scale)\w*[\"'\])]*\s*\*\*\s*\(\s*[^\n]{0,80}?(?:layer|depth|block)")
+_FOREIGN = re.compile(rb"get_params_groups_with_decay|param_groups_layer_decay")
+_DINOV2 = re.compile(rb"[Kk]o[Ll]eo|[Kk]ozachenko|register_tokens|sinkhorn_knopp")
 _EMBEDDINGS = ("pos_embed", "patch_embed", "cls_token", "mask_token", "register_tokens")
 _CHUNKS = re.compile(rb"block_chunks|BlockChunk|chunked_blocks")
 
@@ -36,22 +38,23 @@ class Formula:
     function: cst.FunctionDef | None
     region: tuple[tuple[SourceFile, cst.FunctionDef], ...]
 
-    @property
+    @cached_property
     def names(self) -> set[str]:
         """The parts of parameters' names that the region looks for."""
         found = set()
         for file, function in self.region:
             read = {name.value for name in find_all(function, cst.Name)}
             # Names may be listed in a constant of the module.
-            listed = [a for line in file.module.body for a in find_all(line, cst.Assign) if file.function(a) is None]
-            constants = [a for a in listed if attribute_chain(a.targets[0].target) in read]
+            lines = [line for line in file.module.body if isinstance(line, cst.SimpleStatementLine)]
+            listed = [small for line in lines for small in line.body if isinstance(small, cst.Assign)]
+            constants = [one for one in listed if attribute_chain(one.targets[0].target) in read]
             for node in (n for tree in (function, *constants) for n in find_all(tree, cst.SimpleString)):
                 text = literal(node)
                 if isinstance(text, str) and not isinstance(file.parent(node), cst.Expr):
                     found.add(text.strip("."))
         return found - {""}
 
-    @property
+    @cached_property
     def code(self) -> str:
         """The region's text."""
         return "\n".join(file.code(function) for file, function in self.region)
@@ -78,12 +81,11 @@ def foreign_builders(lookup: Lookup) -> list[tuple[SourceFile, cst.Call]]:
     found = []
     for file in lookup.project.matching(_FOREIGN):
         for call in file.nodes(cst.Call):
-            name = callee(call)
-            if name in ("get_params_groups_with_decay", "param_groups_layer_decay"):
-                origin = lookup.origin(file, call.func)
-                package = origin.split(".")[0]
-                if package in ("port", "dinov2", "dinov3", "timm") and lookup.called(file, call) is None:
-                    found.append((file, call))
+            parts = lookup.origin(file, call.func).split(".")
+            package, name = parts[0], parts[-1]
+            known = name in ("get_params_groups_with_decay", "param_groups_layer_decay")
+            if known and package in ("port", "dinov2", "dinov3", "timm") and lookup.called(file, call) is None:
+                found.append((file, call))
     return found
 
 
@@ -93,15 +95,15 @@ def left_out(formula: Formula, project: Project) -> list[str]:
     used = _embeddings(names)
     if not used:
         return []
-    elsewhere = [file for file in project.files.values() if file is not formula.file]
-    absent = [one for one in _EMBEDDINGS if one not in used and any(one.encode() in f.data for f in elsewhere)]
+    elsewhere = _elsewhere(formula, project)
+    absent = [one for one in _EMBEDDINGS if one not in used and any(one.encode() in data for data in elsewhere)]
     found += [f"`{one}` is not among the embeddings of layer 0" for one in absent]
     if not _patch_factor(formula):
         found.append("the patch embedding has no factor of its own (official: 0.2 in every recipe)")
     spares = any("norm" in name for name in names) and "ndim" not in code and ".shape" not in code
-    if spares and "gamma" not in names and any(b"gamma" in file.data for file in elsewhere):
+    if spares and "gamma" not in names and any(b"gamma" in data for data in elsewhere):
         found.append("LayerScale's `gamma` decays")
-    chunked = any(_CHUNKS.search(file.data) for file in elsewhere)
+    chunked = any(_CHUNKS.search(data) for data in elsewhere)
     if chunked and "chunk" not in code and any("blocks" in name for name in names):
         found.append("in chunked blocks the number after `blocks.` is the chunk's, not the layer's")
     return found
@@ -116,10 +118,18 @@ def _embeddings(names: set[str]) -> list[str]:
     return [one for one in _EMBEDDINGS if any(part in one and len(part) > 3 for part in names)]
 
 
+def _elsewhere(formula: Formula, project: Project) -> list[bytes]:
+    """Return the project's code but for the builder's."""
+    texts = {file.path: file.data for file in project.files.values()}
+    for file, function in formula.region:
+        texts[file.path] = texts[file.path].replace(file.code(function).encode(), b"")
+    return list(texts.values())
+
+
 def _counts_layers(file: SourceFile, power: cst.BinaryOperation) -> bool:
     exponent = power.right
     counted = isinstance(exponent, cst.BinaryOperation) and isinstance(exponent.operator, cst.Subtract)
-    return counted and re.search(r"layer|depth|block", file.code(exponent)) is not None
+    return counted and _FORMULA.search(file.code(power).encode()) is not None
 
 
 def _region(

@@ -10,7 +10,7 @@ from migrations.engine.source import SourceFile
 from migrations.flow.groups import Group
 from migrations.flow.lookup import Lookup
 from migrations.flow.nodes import attribute_chain, callee, find_all
-from migrations.rules.m0006_weight_decay.outcome import Reading
+from migrations.rules.m0006_weight_decay.reading import Reading
 from migrations.rules.m0006_weight_decay.sites import Loop
 from migrations.rules.m0007_layerwise.layers import Formula
 

@@ -23,7 +23,7 @@ async def f(a, /, b: int = 1, *c, e=2, **g) -> None:
     except* (A, B) as q: pass
     finally: return (lambda *v, **u: v)(*s, t=1, **r)
 match p:
-    case {"é": [1, *_]} | C(n=2) as o if not o: global h
+    case {"é": [1, *_], **r} | C(n=2) as o if not o: global h
     case -1 | None: x: int = 3 if z else 4
 print(f"{a!r:>{width}} {b=}" "c" r'd', b'e', [*{i: j for i in k if l for m in n}], a[1:2, ...], a @ b, not -c, (d := 5))
 """

@@ -201,3 +201,48 @@ def test_the_documents_fork(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     assert len(flags["clustering_mode"]["read"]) == 3
     assert [place["value"] for place in flags["token_mask_ratio"]["set"]] == ["0.3 (TOKEN_MASK_RATIO, line 8)"]
     assert {name for name, row in flags.items() if row["conflicts"]} == {"epochs", "batch_size", "weight_decay_end"}
+
+
+def test_names_that_mean_something_else_are_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A table of old names, and a configuration's own key of a new name, are no flags: nothing to do."""
+    write(
+        tmp_path,
+        main_py='import argparse\np = argparse.ArgumentParser()\np.add_argument("--lr", default=1)\n',
+        keys_py='GONE = {"token_mask_ratio": "see the guide", "clustering_mode": "see the guide"}\n',
+        train_py="def f(cfg, args):\n    return cfg.ibot.mask_sample_probability, args.lr\n",
+    )
+    assert run(tmp_path, "--write") == 0
+    assert (tmp_path / "keys.py").read_text().count("see the guide") == 2
+    assert "mask_sample_probability" not in (tmp_path / "main.py").read_text()
+
+
+def test_a_launcher_of_a_flag_that_the_parser_lost(tmp_path: Path) -> None:
+    """Where a parser no longer defines a flag, launchers that pass it would fail: it goes there too."""
+    _, launch = write(
+        tmp_path,
+        main_py='import argparse\np = argparse.ArgumentParser()\np.add_argument("--lr", default=1)\n',
+        launch_sh="python main.py --clustering_mode masked --lr 1\n",
+    )
+    assert run(tmp_path, "--write") == 0
+    assert launch.read_text() == "python main.py --lr 1\n"
+
+
+def test_a_configuration_in_yaml_alone(tmp_path: Path) -> None:
+    """A fork without flags: the key of a file whose other keys are read goes; that of an unrelated file stays."""
+    _, config, other = write(
+        tmp_path,
+        train_py="def f(cfg):\n    return cfg.ibot.loss_weight\n",
+        config_yaml="ibot:\n  loss_weight: 1.0\n  clustering_mode: masked  # gone\n",
+        other_yaml="service:\n  clustering_mode: masked\n  port_number: 1\n",
+    )
+    assert run(tmp_path / "train.py", config, "--write") == 0
+    assert config.read_text() == "ibot:\n  loss_weight: 1.0\n"
+    assert run(tmp_path / "train.py", other, "--write") == 0
+    assert "clustering_mode" in other.read_text()
+
+
+@pytest.mark.parametrize("which", ["port", "official"])
+def test_official_code_and_port_have_nothing_to_do(which: str, official_root: Path) -> None:
+    """Neither official code nor port has any of the flags, whatever keys of these names they have."""
+    folder = official_root / "dinov2" if which == "official" else Path(__file__).parents[3] / "port"
+    assert run(folder) == 0

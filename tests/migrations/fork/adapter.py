@@ -5,6 +5,7 @@ take, this file asks the code which state it is in; it never decides what a numb
 """
 
 import copy
+import inspect
 import sys
 from argparse import Namespace
 from contextlib import suppress
@@ -43,6 +44,7 @@ def arguments(config):
     given = {
         **{key: config.architecture[key] for key in ("embed_dim", "depth", "num_heads", "mlp_ratio")},
         **{key: student[key] for key in ("patch_size", "drop_path_rate", "layerscale", "ffn_layer", "block_chunks")},
+        "num_register_tokens": student.num_register_tokens,
         **{key: crops[key] for key in ("global_crops_size", "local_crops_size")},
         **{key: crops[key] for key in ("global_crops_scale", "local_crops_scale")},
         "n_local_crops": crops.local_crops_number,
@@ -139,12 +141,19 @@ def collate(samples, config, dtype):
     n_local = args.n_local_crops
     masks = until_masks(args, len(samples))
     indices = masks.flatten().nonzero().flatten()
+    further = {}
+    if hasattr(helpers, "token_weights"):
+        further["masks_weight"] = helpers.token_weights(masks)
+    if hasattr(helpers, "patch_buffer_rows"):
+        ratios = (args.mask_ratio_min, args.mask_ratio_max)
+        further["upperbound"] = helpers.patch_buffer_rows(*masks.shape, ratios, args.mask_sample_probability)
     return {
         "collated_global_crops": torch.cat([*views[:2], *views[2 + n_local :]]),
         "collated_local_crops": torch.cat(views[2 : 2 + n_local]),
         "collated_masks": masks,
         "mask_indices_list": indices,
         "n_masked_patches": torch.tensor([len(indices)], dtype=torch.long),
+        **further,
     }
 
 
@@ -194,11 +203,23 @@ def prototype_loss(mode, student_tokens, teacher_tokens, masks):
     bank = main.LinearPrototypeBank(student_tokens.shape[-1], student_tokens.shape[-1]).to(student_tokens.dtype)
     with torch.no_grad():
         bank.weight.copy_(torch.eye(student_tokens.shape[-1]))
-    networks = [lambda *_, tokens=tokens, **__: {"patchtokens": tokens} for tokens in (student_tokens, teacher_tokens)]
-    args = Namespace(**({clustering_flag().dest: mode} if clustering_flag() else {}))
-    return trainer.compute_clustering_loss(
-        args, *networks, None, student_tokens, teacher_tokens, masks, main.PatchPrototypeLoss(), bank, 0.07
+    student, teacher = (
+        lambda *_, tokens=tokens, **__: {"patchtokens": tokens} for tokens in (student_tokens, teacher_tokens)
     )
+    given = {
+        "args": Namespace(**({clustering_flag().dest: mode} if clustering_flag() else {})),
+        "student": student,
+        "teacher": teacher,
+        "original_images": None,
+        "student_patch_tokens": student_tokens,
+        "teacher_patch_tokens": teacher_tokens,
+        "random_token_masks": masks,
+        "patch_prototype_loss": main.PatchPrototypeLoss(),
+        "prototype_bank": bank,
+        "teacher_temp": 0.07,
+    }
+    taken = inspect.signature(trainer.compute_clustering_loss).parameters
+    return trainer.compute_clustering_loss(**{key: given[key] for key in taken})
 
 
 # Schedules, groups, modules

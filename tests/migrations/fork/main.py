@@ -28,6 +28,7 @@ def get_args_parser():
     parser.add_argument("--layerscale", type=float, default=1e-5)
     parser.add_argument("--ffn_layer", type=str, default="mlp")
     parser.add_argument("--block_chunks", type=int, default=0)
+    parser.add_argument("--num_register_tokens", type=int, default=0)
     # Heads
     parser.add_argument("--out_dim", type=int, default=64)
     parser.add_argument("--hidden_dim", type=int, default=64)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from migrations.engine.model import Finding, Level, Migration, State, overall
 from migrations.engine.project import Project
+from migrations.engine.source import SourceFile
 
-__all__ = ["applied", "apply_and_check", "find", "only", "project", "run"]
+__all__ = ["applied", "apply_and_check", "find", "folder", "only", "project", "run"]
 
 MAIN = "trainer.py"
 
@@ -18,6 +20,12 @@ def project(texts: str | Mapping[str, str]) -> Project:
     """Return a project of one text, `trainer.py`, or of several by path; common indentation is removed."""
     by_path = {MAIN: texts} if isinstance(texts, str) else texts
     return Project.of_texts({path: textwrap.dedent(text) for path, text in by_path.items()})
+
+
+def folder(root: Path) -> Project:
+    """Return a project of the Python files of a folder."""
+    paths = sorted(root.rglob("*.py"))
+    return Project(SourceFile(path.relative_to(root).as_posix(), path.read_text("utf-8")) for path in paths)
 
 
 def find(migration: Migration, texts: str | Mapping[str, str] | Project) -> list[Finding]:

@@ -3,12 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from miniature import find, only, project
+from miniature import find, folder, only, project
 
 from migrations.engine.model import State
-from migrations.engine.project import Project
 from migrations.engine.registry import migration
-from migrations.engine.source import SourceFile
 
 M0006 = migration("0006")
 PAIR = """
@@ -59,15 +57,26 @@ def train(a, b, c, wd):
 )
 
 
+ANY_NUMBER = (
+    PAIR
+    + """
+def train(modules, wd):
+    optimizer = torch.optim.AdamW([g for m in modules for g in get_params_groups(m)])
+    for i, g in enumerate(optimizer.param_groups):
+        if CONDITION:
+            g["weight_decay"] = wd
+"""
+)
+FIRST = """
+    for i, g in enumerate(optimizer.param_groups):
+        if i == 0:
+            g["weight_decay"] = wd
+"""
+
+
 def six(body: str) -> str:
     """Six groups and a loop with this body."""
     return SIX.replace("LOOP", body.replace("\n", "\n        "))
-
-
-def folder(root: Path) -> Project:
-    """The Python files of a folder."""
-    paths = sorted(root.rglob("*.py"))
-    return Project(SourceFile(path.relative_to(root).as_posix(), path.read_text("utf-8")) for path in paths)
 
 
 @pytest.mark.parametrize(
@@ -116,8 +125,7 @@ def folder(root: Path) -> Project:
             id="BEiT's",
         ),
         pytest.param(
-            PAIR + 'def train(modules, wd):\n    optimizer = torch.optim.AdamW([g for m in modules for g in get_params_groups(m)])\n'
-            '    for i, g in enumerate(optimizer.param_groups):\n        if i % 2 == 0:\n            g["weight_decay"] = wd\n',
+            ANY_NUMBER.replace("CONDITION", "i % 2 == 0"),
             "the schedule reaches every decayed group, however many",
             id="any number of pairs",
         ),
@@ -144,14 +152,12 @@ def test_aligned_code_is_left_alone(text: str, evidence: str) -> None:
             id="add_param_group",
         ),
         pytest.param(
-            PAIR + "from elsewhere import build\n\ndef train(s, wd):\n    optimizer = build(s)\n"
-            '    for i, g in enumerate(optimizer.param_groups):\n        if i == 0:\n            g["weight_decay"] = wd\n',
+            PAIR + "from elsewhere import build\n\ndef train(s, wd):\n    optimizer = build(s)" + FIRST,
             "what `build` makes is not known",
             id="optimizer from another package",
         ),
         pytest.param(
-            "def step(optimizers, wd):\n    for optimizer in optimizers:\n"
-            '        for i, g in enumerate(optimizer.param_groups):\n            if i == 0:\n                g["weight_decay"] = wd\n',
+            "def step(optimizers, wd):\n    for optimizer in optimizers:" + FIRST.replace("\n    ", "\n        "),
             "one of several optimizers",
             id="several optimizers",
         ),
@@ -162,14 +168,12 @@ def test_aligned_code_is_left_alone(text: str, evidence: str) -> None:
         ),
         pytest.param(
             PAIR + "def train(a, b, use_b, wd):\n    groups = get_params_groups(a)\n    if use_b:\n"
-            "        groups += get_params_groups(b)\n    optimizer = torch.optim.AdamW(groups)\n"
-            '    for i, g in enumerate(optimizer.param_groups):\n        if i == 0:\n            g["weight_decay"] = wd\n',
+            "        groups += get_params_groups(b)\n    optimizer = torch.optim.AdamW(groups)" + FIRST,
             "it depends on the configuration which groups there are",
             id="groups of the configuration",
         ),
         pytest.param(
-            PAIR + "def train(modules, wd):\n    optimizer = torch.optim.AdamW([g for m in modules for g in get_params_groups(m)])\n"
-            '    for i, g in enumerate(optimizer.param_groups):\n        if i == 0:\n            g["weight_decay"] = wd\n',
+            ANY_NUMBER.replace("CONDITION", "i == 0"),
             "how many groups reach this loop is not known",
             id="any number of pairs, the first alone",
         ),

@@ -16,4 +16,5 @@ def build_vit(args, drop_path_rate):
         init_values=args.layerscale,
         ffn_layer=args.ffn_layer,
         block_chunks=args.block_chunks,
+        num_register_tokens=args.num_register_tokens,
     )
