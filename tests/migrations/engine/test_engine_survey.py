@@ -109,11 +109,11 @@ def test_advisories_never_edit_and_never_decide(tmp_path: Path) -> None:
 
 
 def test_progress_names_what_is_done(tmp_path: Path) -> None:
-    """Parsing is told file by file, then each migration; never more than there is."""
+    """Each migration, and each file that it is about to look into."""
     told: list[tuple[str, int, int]] = []
     (tmp_path / "a.py").write_text("old6()\n", encoding="utf-8")
     survey(discover(str(tmp_path)), [fake("0006")], advance=lambda *step: told.append(step))
-    assert told == [("a.py", 0, 1), ("0006 Renaming 6", 0, 1)]
+    assert told == [("0006 Renaming 6", 0, 1), ("0006 a.py", 0, 1)]
 
 
 def test_the_worst_finding_stands_for_a_migration() -> None:
