@@ -58,9 +58,12 @@ def parity(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def tests(session: nox.Session) -> None:
-    """Run the test suite; ARGS go to pytest."""
+    """Run the test suite, a process per core; ARGS go to pytest."""
     install(session)
-    call(session, "python", "-m", "pytest", *session.posargs)
+    # Each process holds torch and a model or two, about 2 GB.
+    call(
+        session, "python", "-m", "pytest", "-n", "auto", "--maxprocesses", "8", "--dist", "worksteal", *session.posargs
+    )
 
 
 @nox.session(venv_backend="none")

@@ -87,6 +87,7 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
         FileNotFoundError: the configuration file does not exist.
         ValueError: an argument is not understood.
     """
+    _check_characters(argv)
     given, unknown = _parser().parse_known_intermixed_args(list(_with_aliases(argv)))
     if unknown:
         raise ValueError(_unknown_option(unknown))
@@ -161,6 +162,16 @@ def _parser() -> _Parser:
     add("--help-config", nargs="?", const="", metavar="SECTION", help="list keys: type, default, meaning")
     add("overrides", nargs="*", metavar="key=value", help="settings, the key with dots")
     return parser
+
+
+def _check_characters(argv: Sequence[str]) -> None:
+    """Raise ValueError for bytes that are no text: a path of them could not be written to `config.yaml`."""
+    for argument in argv:
+        if any("\ud800" <= character <= "\udfff" for character in argument):
+            raise ValueError(
+                f"argument {argument!r} holds bytes that are not UTF-8, expected text; "
+                "rename the file or folder, or give a symbolic link to it"
+            )
 
 
 def _with_aliases(argv: Sequence[str]) -> Iterator[str]:

@@ -66,7 +66,7 @@ exit codes:
   0   done
   1   training failed, for example by a loss that is not finite
   2   could not do the job: arguments, configuration, data, output folder
-  75  stopped on request (SIGTERM) after saving; the same command continues
+  75  stopped on request (SIGTERM, SIGUSR1, Ctrl-C) after the step and saving; the same command continues
   Under torchrun the launcher's own exit code is 1 for all but the first.
 """
 

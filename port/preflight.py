@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from port.config import check_training_config
 from port.config_keys import nearest
+from port.data.augmentations import SMALLEST_CROP
 from port.preflight_rules import INTERVALS, PAIRS, WORDS, Interval
 from port.preflight_warnings import training_warnings
 
@@ -129,7 +130,13 @@ def _crops(cfg: DictConfig) -> Iterator[str]:
         keys.append("knn.crop_size")
     for key in keys:
         size = OmegaConf.select(cfg, key)
-        if size < patch or size % patch:
+        if size < SMALLEST_CROP and key.startswith("crops."):
+            least = math.ceil(SMALLEST_CROP / patch) * patch
+            yield (
+                f"{key} is {size}, expected at least {least}, the smallest multiple of student.patch_size = {patch} "
+                f"with the {SMALLEST_CROP} pixels that the blur needs"
+            )
+        elif size < patch or size % patch:
             below = size // patch * patch
             values = f"{below} or {below + patch}" if below else f"{patch}"
             yield f"{key} is {size}, expected a multiple of student.patch_size = {patch}, such as {values}"
@@ -143,6 +150,8 @@ def _masks(cfg: DictConfig) -> Iterator[str]:
     probability = cfg.ibot.mask_sample_probability
     n_crops = 2 * cfg.train.batch_size_per_gpu
     n_patches = (cfg.crops.global_crops_size // cfg.student.patch_size) ** 2
+    if n_patches == 0:
+        return  # `_crops` says so
     remedy = "or set ibot.loss_weight=0 (and prototype.loss_weight=0) to train without masks"
     if largest == 0 or probability == 0:
         yield (

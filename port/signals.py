@@ -1,7 +1,8 @@
 """Stops a run at the end of a step, on all ranks at the same one.
 
-SIGTERM, SIGUSR1 (SLURM's warning, with `--signal=USR1@60`) and the first SIGINT ask for it; a second SIGINT raises
-KeyboardInterrupt at once. The run then saves a checkpoint and exits with `EXIT_STOPPED`.
+SIGTERM, SIGUSR1 (SLURM's warning, with `--signal=USR1@60`) and the first SIGINT ask for it; a second SIGINT, and one
+before training, where there is nothing to save, raise KeyboardInterrupt at once. The run then saves a checkpoint and
+exits with `EXIT_STOPPED`.
 """
 
 from __future__ import annotations
@@ -29,12 +30,14 @@ class StopRequest:
 
     Attributes:
         reason: name of the first signal that came to this process, or None.
+        training: whether there may be something to save; the caller sets it.
     """
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         """Remember where ranks talk to each other: `cuda` for NCCL, `cpu` for gloo."""
         self.device = torch.device(device)
         self.reason: str | None = None
+        self.training = False
         self._interrupts = 0
         self._previous: dict[signal.Signals, signal._HANDLER] = {}
 
@@ -68,7 +71,7 @@ class StopRequest:
         # No logging here: the signal may have come while a log line was being written.
         if number == signal.SIGINT:
             self._interrupts += 1
-            if self._interrupts > 1:
+            if self._interrupts > 1 or not self.training:
                 raise KeyboardInterrupt
         if self.reason is None:
             self.reason = signal.Signals(number).name

@@ -21,6 +21,8 @@ from port.ssl_meta_arch import SSLMetaArch
 __all__ = ["GradientHook", "GradientStage", "StepReport", "TrainStep"]
 
 GradientStage = Literal["gradients", "clipped_gradients"]
+PROTOTYPES = "prototype_loss"
+"""The bank's name among gradient norms; the others' are those of the student's submodules."""
 GradientHook = Callable[[GradientStage, nn.ModuleDict], None]
 
 
@@ -30,7 +32,7 @@ class StepReport:
 
     Attributes:
         losses: averaged over micro-batches and ranks.
-        gradient_norms: of each submodule of the student, before clipping.
+        gradient_norms: of each submodule of the student, before clipping, and of the prototype bank.
         hyperparameters: as scheduled.
     """
 
@@ -45,7 +47,7 @@ class TrainStep:
     Attributes:
         on_gradients: callables that see the student twice per iteration: `gradients` before clipping (but
             after unscaling), `clipped_gradients` after it, also where clipping is off.
-        gradient_norms: of the last iteration, before clipping, by submodule.
+        gradient_norms: of the last iteration, before clipping, by submodule; and the prototype bank's.
     """
 
     def __init__(
@@ -98,7 +100,8 @@ class TrainStep:
         """
         now = self.schedules.at(iteration)
         apply_optim_scheduler(self.optimizer, now.lr, now.wd, now.last_layer_lr)
-        if iteration < self.freeze_backbone_iterations:
+        frozen = iteration < self.freeze_backbone_iterations
+        if frozen:
             _freeze_backbone(self.optimizer)
         self.optimizer.zero_grad(set_to_none=True)
         if self.prototypes is not None:
@@ -106,7 +109,7 @@ class TrainStep:
         losses = _averaged_over_ranks(self.model.forward_backward(batch, now.teacher_temp, backward=self._backward))
         _check_numbers(losses.displayed, iteration, "losses")
         self._optimize()
-        self.model.update_teacher(now.momentum)
+        self.model.update_teacher(now.momentum, keep=("backbone",) if frozen else ())
         return StepReport(losses, dict(self.gradient_norms), now)
 
     def _backward(self, loss: Tensor) -> None:
@@ -132,18 +135,26 @@ class TrainStep:
         self.scaler.update()
 
     def _clip(self) -> None:
-        """Clip, or only measure."""
+        """Clip, or only measure; the prototype bank, which is never clipped, is measured."""
         for name, module in self.model.student.items():
-            parameters = list(module.parameters())
             if self.clip_grad:
-                norm = nn.utils.clip_grad_norm_(parameters, self.clip_grad)
+                self.gradient_norms[name] = _whole(nn.utils.clip_grad_norm_(module.parameters(), self.clip_grad))
             else:
-                norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-            self.gradient_norms[name] = norm.full_tensor() if isinstance(norm, DTensor) else norm
+                self.gradient_norms[name] = _norm(module)
+        if self.prototypes is not None:
+            self.gradient_norms[PROTOTYPES] = _norm(self.model.prototype_loss)
 
     def _show(self, stage: GradientStage) -> None:
         for hook in self.on_gradients:
             hook(stage, self.model.student)
+
+
+def _norm(module: nn.Module) -> Tensor:
+    return _whole(nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None]))
+
+
+def _whole(norm: Tensor) -> Tensor:
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
 def _freeze_backbone(optimizer: torch.optim.Optimizer) -> None:

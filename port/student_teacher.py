@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -55,10 +55,17 @@ class StudentTeacher(nn.Module):
         self.teacher = nn.ModuleDict(teacher)
         self.teacher.requires_grad_(False)
 
-    def update_teacher(self, m: float) -> None:
-        """Move the teacher towards the student: t = m * t + (1 - m) * s (`dinov2/train/ssl_meta_arch.py:356`)."""
+    def update_teacher(self, m: float, keep: Collection[str] = ()) -> None:
+        """Move the teacher towards the student: t = m * t + (1 - m) * s (`dinov2/train/ssl_meta_arch.py:356`).
+
+        Args:
+            m: share of the old teacher.
+            keep: parts that stay as they are, bit for bit; of equal numbers even the average is rounded.
+        """
         with torch.no_grad():
             for key in self.student:
+                if key in keep:
+                    continue
                 student_params: list[Tensor] = list(self.student[key].parameters())
                 teacher_params: list[Tensor] = list(self.teacher[key].parameters())
                 torch._foreach_mul_(teacher_params, m)

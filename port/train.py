@@ -5,8 +5,10 @@ Started alone or by torchrun; `--help` says what it can do.
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -15,7 +17,7 @@ if __name__ == "__main__":
 
 import torch
 
-from port.cli import ExitCode, load_run_config, parse_arguments, print_information
+from port.cli import Arguments, ExitCode, load_run_config, parse_arguments, print_information
 from port.training.logs import log_to_stderr
 from port.training.parallel import Processes
 from port.training.run import run
@@ -32,9 +34,10 @@ MEMORY_STEPS = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; see `--help`."""
+    _print_utf8()
     try:
         arguments = parse_arguments(sys.argv[1:] if argv is None else argv)
-        if print_information(arguments):
+        if _printed(arguments):
             return ExitCode.DONE
         processes = Processes.from_environment()
         with log_to_stderr(processes.rank):
@@ -48,14 +51,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not _out_of_memory(error):
             raise
         return _failed(f"out of memory: {error}\nnext step: {MEMORY_STEPS}", ExitCode.FAILED)
-    except BrokenPipeError:
-        # Whoever read the output has gone, as in `--print-config | head`; Python would complain once more at its end.
-        sys.stdout = None
-        return ExitCode.DONE
     except (ValueError, OSError, ImportError) as error:
         return _failed(str(error), ExitCode.COULD_NOT)
     except KeyboardInterrupt:
         return _failed("interrupted; checkpoints are intact, and the same command goes on from the newest", INTERRUPTED)
+
+
+def _print_utf8() -> None:
+    """Print in UTF-8 whatever the locale: as such `--config-file` reads what `--print-config` printed."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")
+
+
+def _printed(arguments: Arguments) -> bool:
+    """Print what was asked for instead of a run; return whether anything was."""
+    try:
+        return print_information(arguments)
+    except BrokenPipeError:
+        # Whoever read the output has gone, as in `--print-config | head`; Python would complain once more at its end.
+        sys.stdout = None
+        return True
 
 
 def _out_of_memory(error: Exception) -> bool:
@@ -69,8 +84,10 @@ def _failed(message: str, code: int) -> int:
 
 
 def _say(line: str) -> None:
+    """Write to stderr; where nobody reads it, or its disk is full, training goes on and the exit code still tells."""
     if sys.stderr is not None:
-        print(line, file=sys.stderr, flush=True)
+        with suppress(OSError, ValueError):
+            print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

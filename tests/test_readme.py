@@ -12,6 +12,8 @@ from parity.catalogue import explain
 from parity.options import build_parser
 from parity.stack import capabilities_of, stack_name
 from parity.subjects import open_subject
+from port.cli import load_run_config, parse_arguments
+from port.preflight import check_before_training
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -25,6 +27,34 @@ def test_commands_parse(command: str, tmp_path: Path) -> None:
     words = command.split("   ")[0].strip().replace("PATH", str(tmp_path))
     words = words.replace("adapter.py", str(tmp_path / "adapter.py"))
     assert build_parser().parse_args(shlex.split(words))
+
+
+@pytest.mark.parametrize("command", sorted(set(re.findall(r"port/train\.py([^`\n]*)", README))))
+def test_training_commands_parse(command: str, tmp_path: Path) -> None:
+    """Every line of `port/train.py` is accepted, and its settings make a configuration."""
+    words = command.split("   ")[0].replace("train.dataset_path=…", "").replace("…", "").strip()
+    for place in ("FOLDER", "DIR", "FILE"):
+        words = words.replace(place, str(tmp_path))
+    assert load_run_config(parse_arguments(shlex.split(words))).train.output_dir
+
+
+@pytest.mark.parametrize("setting", sorted(set(re.findall(r"`([a-z_]+(?:\.[A-Za-z_]+)*=[\w.]+)[ `]", README))))
+def test_settings_exist(setting: str) -> None:
+    """Every `key=value` that the README names is a key with a value of its type."""
+    cfg = load_run_config(parse_arguments([setting]))
+    check_before_training(cfg, world_size=1, n_images=10_000, device_type="cuda")
+
+
+@pytest.mark.parametrize("session", sorted(set(re.findall(r"nox -s (\w+)", README))))
+def test_sessions_exist(session: str) -> None:
+    """Every session that the README names is a function of the noxfile."""
+    assert f"\ndef {session}(session: nox.Session)" in (ROOT / "noxfile.py").read_text("utf-8")
+
+
+def test_the_commands_of_export_and_train_are_there() -> None:
+    """Paths that the README runs exist."""
+    for path in set(re.findall(r"python ((?:port|bench)/\w+\.py)", README)):
+        assert (ROOT / path).is_file()
 
 
 def test_there_are_commands_to_check() -> None:

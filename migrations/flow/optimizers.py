@@ -170,7 +170,9 @@ class Optimizers:
         chain = attribute_chain(node)
         values = [(frame.file, *found) for found in attribute_values(frame.file, node)] if chain else []
         if not values:
-            for file in self.lookup.project.matching(re.compile(rb"\b" + re.escape(node.attr.value.encode()) + rb"\b")):
+            for file in self.lookup.project.matching(
+                re.compile(rb"\." + re.escape(node.attr.value.encode()) + rb"\s*=(?!=)")
+            ):
                 for assign in file.nodes(cst.Assign):
                     targets = [target.target for target in assign.targets]
                     if any(isinstance(t, cst.Attribute) and t.attr.value == node.attr.value for t in targets):

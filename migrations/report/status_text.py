@@ -29,7 +29,11 @@ def status_text(survey: Survey, console: Console) -> str:
         _print_person(survey.results, console)
         if survey.advisory:
             line(console, "advisory, changes no exit code:", "bold")
-            console.print(_table(survey.advisory))
+            told = [result for result in survey.advisory if result.findings or result.failure]
+            if told:
+                console.print(_table(told))
+            if silent := len(survey.advisory) - len(told):
+                line(console, f"{many(silent, 'advisory rule')} looked and found nothing", "dim")
             console.print()
         _print_next(survey, console)
         _print_files(survey, console)

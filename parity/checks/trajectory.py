@@ -47,9 +47,9 @@ def trajectory_inputs(
 ) -> tuple[DictConfig, dict[str, Tensor], list[dict[str, Any]]]:
     """Return configuration, named float inputs, and for each step the rest of its batch.
 
-    The whole training is `steps` long, so that inside it the last layer is released after a tenth, warm-up ends after
-    a fifth, the teacher's temperature after two fifths, and every cosine runs to its end. Ten batches of images come
-    again every tenth step, under new masks.
+    The whole training is `steps` long, so that inside it the last layer is released and warm-up ends after a fifth,
+    the teacher's temperature after two fifths, and every cosine runs to its end. Ten batches of images come again every
+    tenth step, under new masks.
 
     Args:
         reference: the official stack, which collates the batches and builds the initial state.
@@ -59,6 +59,8 @@ def trajectory_inputs(
     """
     config = recipe.config()
     config.optim.epochs, config.train.OFFICIAL_EPOCH_LENGTH = _EPOCHS, steps // _EPOCHS
+    # Of ten steps the first has no learning rate at all: frozen for it alone, the last layer would not show it.
+    config.optim.freeze_last_layer_epochs = 2
     crops = config.crops
     inputs = {f"state {name}": tensor for name, tensor in starting_state(reference, config, state).items()}
     seeded(_SEED)

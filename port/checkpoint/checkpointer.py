@@ -15,12 +15,13 @@ from typing import Any
 from torch import Tensor
 from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.filesystem import FileSystemWriter
 
 from port.checkpoint import storage
 from port.checkpoint.metadata import METADATA, Metadata
 from port.checkpoint.mismatch import check_tensors
 from port.checkpoint.ranks import on_all_ranks, on_rank_zero, rank
+from port.weights.index import IndexReader
 
 __all__ = ["Checkpointer"]
 
@@ -31,8 +32,7 @@ class Checkpointer:
     """The checkpoints of one run, in a folder that all its processes share.
 
     One process, data-parallel and sharded runs write the same format, and each reads the others' with any number of
-    processes. Every method is a collective: all ranks call it, and all see its errors. The index that
-    torch.distributed.checkpoint writes is a pickle: load checkpoints of people you trust only.
+    processes. Every method is a collective: all ranks call it, and all see its errors.
 
     Attributes:
         folder: holds `step_000000012`, the state before iteration 12, and so on.
@@ -119,7 +119,7 @@ class Checkpointer:
             return None
         path, metadata, names = found
         with _quiet_and_plain_errors():
-            state_dict_loader.load({name: into[name] for name in names}, storage_reader=FileSystemReader(path))
+            state_dict_loader.load({name: into[name] for name in names}, storage_reader=IndexReader(path))
         logger.info("resumed from %s at iteration %d", path, metadata.iteration)
         return metadata
 
@@ -202,7 +202,7 @@ class Checkpointer:
             return None
         metadata = Metadata.from_json((path / METADATA).read_bytes())
         try:
-            entries = FileSystemReader(path).read_metadata().state_dict_metadata
+            entries = IndexReader(path).read_metadata().state_dict_metadata
         except Exception as error:  # unpickling raises whatever the classes of another version raise
             raise ValueError(
                 f"the index of {path} cannot be read ({error!r}): it was written by torch {metadata.torch_version}, "

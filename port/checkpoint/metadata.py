@@ -51,6 +51,7 @@ class Metadata:
         world_size: processes of the run that wrote it.
         bad_files: unreadable files met so far.
         wall_seconds: time the run has taken so far, earlier starts included.
+        images: in the data set; 0 where it is not known.
         torch_version, port_version: of the run that wrote it.
         saved_at: UTC, ISO 8601.
         schema: version of this list.
@@ -61,15 +62,18 @@ class Metadata:
     world_size: int
     bad_files: int = 0
     wall_seconds: float = 0.0
+    images: int = 0
     torch_version: str = torch.__version__
     port_version: str = field(default_factory=lambda: _port_version())
     saved_at: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
     schema: int = SCHEMA
 
     @classmethod
-    def of_run(cls, iteration: int, cfg: DictConfig, bad_files: int = 0, wall_seconds: float = 0.0) -> Metadata:
+    def of_run(
+        cls, iteration: int, cfg: DictConfig, bad_files: int = 0, wall_seconds: float = 0.0, images: int = 0
+    ) -> Metadata:
         """Describe the running processes; see the class for the arguments."""
-        return cls(iteration, as_container(cfg), _world_size(), bad_files, wall_seconds)
+        return cls(iteration, as_container(cfg), _world_size(), bad_files, wall_seconds, images)
 
     def to_json(self) -> bytes:
         """Return the file's content."""
@@ -126,15 +130,16 @@ def config_differences(saved: Config, now: Config) -> list[str]:
     return [f"{key}: {before[key]} -> {after[key]}" for key in before if key in after and before[key] != after[key]]
 
 
-def check_compatible(metadata: Metadata, cfg: DictConfig) -> list[str]:
+def check_compatible(metadata: Metadata, cfg: DictConfig, images: int = 0) -> list[str]:
     """Compare a checkpoint's configuration with the one that is to go on.
 
     Args:
         metadata: of the checkpoint.
         cfg: of the run that resumes.
+        images: in its data set; 0 where it is not known.
 
     Returns:
-        A line for each key whose change makes the run another than the one that was interrupted.
+        A line for each key, or number, whose change makes the run another than the one that was interrupted.
 
     Raises:
         ValueError: the checkpoint is of another architecture.
@@ -152,6 +157,11 @@ def check_compatible(metadata: Metadata, cfg: DictConfig) -> list[str]:
         for key in sorted(before.keys() | after.keys())
         if before.get(key) != after.get(key) and not key.startswith(HARMLESS)
     ]
+    if 0 < metadata.images != images > 0:
+        warnings.append(
+            f"the data set had {metadata.images} images and has {images}: the run goes on, but with the images in "
+            "another order"
+        )
     if metadata.world_size != _world_size():
         warnings.append(
             f"the number of processes was {metadata.world_size} and is {_world_size()}: the global batch was "

@@ -11,14 +11,14 @@ from torchvision import transforms
 
 from port.data.transforms import BLUR_KERNEL, gaussian_blur, make_normalize_transform
 
-__all__ = ["FLAVOURS", "Crops", "DataAugmentationDINO"]
+__all__ = ["FLAVOURS", "SMALLEST_CROP", "Crops", "DataAugmentationDINO"]
 
 FLAVOURS = ("dinov2", "histology")
 BLURS = ("official", "corrected")
 
 # Brightness, contrast, saturation, hue. A stain's hue is a finding, so histology moves colours half as far.
 _JITTER = {"dinov2": (0.4, 0.4, 0.2, 0.1), "histology": (0.2, 0.2, 0.1, 0.05)}
-_SMALLEST_CROP = BLUR_KERNEL // 2 + 1  # the blur reflects half a kernel at the border
+SMALLEST_CROP = BLUR_KERNEL // 2 + 1  # the blur reflects half a kernel at the border
 
 View = Callable[[Image.Image], Tensor]
 
@@ -109,8 +109,8 @@ def _check(blur: str, flavour: str, *sizes: int) -> None:
         raise ValueError(f"quirks.blur is {blur!r}, expected {' or '.join(BLURS)}")
     if flavour not in FLAVOURS:
         raise ValueError(f"data.augmentation is {flavour!r}, expected {' or '.join(FLAVOURS)}")
-    if min(sizes) < _SMALLEST_CROP:
+    if min(sizes) < SMALLEST_CROP:
         raise ValueError(
-            f"a crop has {min(sizes)} pixels a side, expected at least {_SMALLEST_CROP}, which the blur's kernel of "
+            f"a crop has {min(sizes)} pixels a side, expected at least {SMALLEST_CROP}, which the blur's kernel of "
             f"{BLUR_KERNEL} needs; set crops.global_crops_size and crops.local_crops_size"
         )

@@ -72,38 +72,45 @@ def extract_features(
     def cls_tokens(images: Tensor) -> Tensor:
         with autocast():
             features: Tensor = backbone(images.to(device), is_training=True)["x_norm_clstoken"]
-        return features.float().cpu()
+        return _unit_rows(features.float().cpu())
 
     with frozen(backbone):
         return _collected(source, view, cls_tokens, batch_size)
 
 
-def raw_pixel_features(source: ImageSource, size: int, *, grey: bool = False) -> LabelledFeatures:
-    """Return the images themselves as features: what k-NN knows without a network.
+def raw_pixel_features(source: ImageSource, sizes: Sequence[int], *, grey: bool = False) -> list[LabelledFeatures]:
+    """Return the images themselves as features: what k-NN knows without a network. The source is read once.
 
     An image is cut as for `extract_features`, made small, flattened, and brought to mean 0 and length 1: the product
     of two rows is the correlation of two images, which brightness and contrast do not change.
 
     Args:
         source: labelled images.
-        size: side of the small image, in pixels; D is `size`² * 3, or `size`² in grey.
+        sizes: sides of the small images, in pixels; D is size² * 3, or size² in grey.
         grey: whether to leave out colour.
 
+    Returns:
+        One for each size.
+
     Raises:
-        ValueError: the size is not positive, the source is empty, has an image without label, or no image that can
-            be read.
+        ValueError: a size is not positive, the source is empty, has an image without label, or no image that can be
+            read.
     """
-    view = make_classification_eval_transform(crop_size=size)
+    views = [make_classification_eval_transform(crop_size=size) for size in sizes]
 
     def small(image: Image.Image) -> Tensor:
-        return view(image.convert("L").convert("RGB") if grey else image)
+        image = image.convert("L").convert("RGB") if grey else image
+        return torch.cat([view(image).flatten(1) for view in views], dim=1).unsqueeze(1)  # (3, 1, sum of size²)
 
     def pixels(images: Tensor) -> Tensor:
-        colours = denormalised(images)
-        flat = (colours[:, :1] if grey else colours).flatten(1)
-        return flat - flat.mean(dim=1, keepdim=True)
+        colours = denormalised(images).squeeze(2)
+        parts = (colours[:, :1] if grey else colours).split([size * size for size in sizes], dim=2)
+        flat = [part.flatten(1) for part in parts]
+        return torch.cat([part - part.mean(dim=1, keepdim=True) for part in flat], dim=1)
 
-    return _collected(source, small, pixels, batch_size=256)
+    all_sizes = _collected(source, small, pixels, batch_size=256)
+    widths = [size * size * (1 if grey else 3) for size in sizes]
+    return [all_sizes._replace(features=_unit_rows(part)) for part in all_sizes.features.split(widths, dim=1)]
 
 
 def _collected(
@@ -112,12 +119,12 @@ def _collected(
     features_of: Callable[[Tensor], Tensor],
     batch_size: int,
 ) -> LabelledFeatures:
-    """Read a source, make features of what can be read, and normalise them."""
+    """Read a source, and make features of what can be read."""
     batches: list[LabelledViews] = []
     rows: list[Tensor] = []
     for batch in labelled_views(source, view, batch_size):
         if len(batch.views):
-            rows.append(normalize(features_of(batch.views), p=2, dim=1))
+            rows.append(features_of(batch.views))
         batches.append(batch._replace(views=batch.views[:0]))  # the images themselves are done with
     skipped = tuple(bad for batch in batches for bad in batch.skipped)
     if not rows:
@@ -125,6 +132,10 @@ def _collected(
     if skipped:
         _logger.warning("evaluation leaves out %d of %d images: %s", len(skipped), len(source), _told(skipped))
     return LabelledFeatures(torch.cat(rows), torch.cat([batch.labels for batch in batches]), skipped)
+
+
+def _unit_rows(features: Tensor) -> Tensor:
+    return normalize(features, p=2, dim=1)
 
 
 def _told(skipped: Sequence[BadImage]) -> str:

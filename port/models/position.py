@@ -40,6 +40,10 @@ def resize_positions(pos_embed: Tensor, grid: tuple[int, int], *, antialias: boo
             "build the model with a square img_size"
         )
     rows, columns = grid
+    device = pos_embed.device
+    if device.type == "cuda" and torch.are_deterministic_algorithms_enabled():
+        # CUDA's backward pass adds in any order and refuses here; a CPU's does not, and the grid is small.
+        pos_embed = pos_embed.cpu()
     pos_embed = pos_embed.float()
     patches = pos_embed[:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)  # (1, D, side, side)
     if offset:
@@ -54,4 +58,4 @@ def resize_positions(pos_embed: Tensor, grid: tuple[int, int], *, antialias: boo
             f"where the image has {grid} patches: use an offset of at least 0 and well below 1"
         )
     patches = patches.permute(0, 2, 3, 1).flatten(1, 2)  # (1, rows * columns, D)
-    return torch.cat((pos_embed[:, :1], patches), dim=1)
+    return torch.cat((pos_embed[:, :1], patches), dim=1).to(device)

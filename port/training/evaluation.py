@@ -175,8 +175,8 @@ class Monitor:
         record = self.record
         record.n_train, record.n_test = len(train_labels), len(test_labels)
         record.n_classes = len(train_labels.unique())
-        for size in RAW_SIZES:
-            votes, asked = (raw_pixel_features(source, size) for source in self.sources)
+        of_votes, of_asked = (raw_pixel_features(source, RAW_SIZES) for source in self.sources)
+        for votes, asked in zip(of_votes, of_asked, strict=True):
             accuracy = knn_accuracy(
                 votes.features, votes.labels, asked.features, asked.labels, self.k, self.temperature
             )

@@ -46,7 +46,9 @@ def log_to_file(output: Path, rank: int) -> Iterator[None]:
     """
     folder = output / "logs"
     folder.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(folder / ("log.txt" if rank == 0 else f"log.txt.rank{rank}"), encoding="utf-8")
+    path = folder / ("log.txt" if rank == 0 else f"log.txt.rank{rank}")
+    # A file's name may be any bytes, and a line that names it must not be lost.
+    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(module)s:%(lineno)d] %(message)s"))
     with _added(handler):
         try:

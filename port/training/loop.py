@@ -6,8 +6,10 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 
 from port.checkpoint import Metadata, save_teacher
+from port.checkpoint.ranks import on_all_ranks
 from port.data.collate import Batch
 from port.data.loader import make_data_loader
 from port.signals import StopRequest
@@ -32,7 +34,7 @@ def train(session: Session, stop: StopRequest, monitor: Monitor) -> bool:
 
     Args:
         session: opened; on return its model is trained, and the newest checkpoint holds it.
-        stop: asked after each iteration.
+        stop: asked before the first iteration and after each; from here on Ctrl-C asks too, instead of ending at once.
         monitor: asked after each iteration.
 
     Returns:
@@ -45,9 +47,14 @@ def train(session: Session, stop: StopRequest, monitor: Monitor) -> bool:
     if session.start_iteration >= session.total_iterations:
         logger.info("the run is complete at iteration %d; optim.epochs makes it longer", session.total_iterations)
         return True
+    stop.training = True
     with ExitStack() as stack:
+        if _stopped_before(stop, session.start_iteration):
+            return False
         loop = _Loop(session, monitor, stack)
         loop.watch_start()
+        if _stopped_before(stop, session.start_iteration):
+            return False
         for iteration in range(session.start_iteration, session.total_iterations):
             loop.iterate(iteration)
             last = iteration + 1 == session.total_iterations
@@ -57,6 +64,14 @@ def train(session: Session, stop: StopRequest, monitor: Monitor) -> bool:
             if stopping and not last:
                 logger.warning("stopped after iteration %d: saved; run the same command to go on", iteration)
                 return False
+    return True
+
+
+def _stopped_before(stop: StopRequest, iteration: int) -> bool:
+    """Return whether the run was asked to stop while it started; there is nothing new to save then."""
+    if not stop.requested:
+        return False
+    logger.warning("stopped before iteration %d: nothing new to save; run the same command to go on", iteration)
     return True
 
 
@@ -138,7 +153,7 @@ class _Loop:
         n_bad = len(self.session.bad_files.bad_files)
         self.writer.flush()
         self.session.checkpointer.save(
-            self.session.state(), Metadata.of_run(iteration, self.session.cfg, n_bad, seconds)
+            self.session.state(), Metadata.of_run(iteration, self.session.cfg, n_bad, seconds, len(self.session.source))
         )
         self.progress.skip_time()
 
@@ -170,8 +185,11 @@ class _Loop:
         if reason:
             logger.info("doctor: initial losses not checked: %s", reason)
             return
-        share = masked_share(batches)
-        for finding in check_initial_losses(displayed, self.session.cfg, share_of_masked_crops=share):
+        # The losses are means over ranks, and so must be what explains them.
+        shares = on_all_ranks(partial(masked_share, batches))
+        share = sum(shares) / len(shares)
+        findings = check_initial_losses(displayed, self.session.cfg, share_of_masked_crops=share)
+        for finding in findings if self.session.processes.rank == 0 else ():
             logger.log(logging.INFO if finding.ok else logging.WARNING, "%s", finding)
 
     def _values(self, report: StepReport, displayed: Mapping[str, float]) -> dict[str, float]:

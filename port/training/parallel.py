@@ -70,9 +70,13 @@ def process_group(processes: Processes, device: torch.device) -> Iterator[None]:
     if processes.world_size == 1 and "MASTER_ADDR" not in os.environ:
         yield
         return
-    if device.type == "cuda":
+    on_cuda = device.type == "cuda"
+    if on_cuda:
         torch.cuda.set_device(device)
-    dist.init_process_group(BACKENDS.get(device.type, "gloo"), timeout=timedelta(minutes=30))
+    # Told its device, NCCL need not guess one at the first barrier.
+    dist.init_process_group(
+        BACKENDS.get(device.type, "gloo"), timeout=timedelta(minutes=30), device_id=device if on_cuda else None
+    )
     try:
         yield
     finally:

@@ -39,7 +39,7 @@ def run(cfg: DictConfig, *, resume: bool = True, eval_only: bool = False) -> Exi
         eval_only: evaluate and export the newest checkpoint's teacher instead.
 
     Returns:
-        `DONE`, or `STOPPED` after a signal, saved.
+        `DONE`, or `STOPPED` after a signal, with nothing lost.
 
     Raises:
         ValueError, OSError, ImportError: the run cannot start or go on as asked.
@@ -57,6 +57,8 @@ def run(cfg: DictConfig, *, resume: bool = True, eval_only: bool = False) -> Exi
             keep_freed_memory()
         stack.enter_context(reproducible(device, cfg.deterministic))
         stack.enter_context(process_group(processes, device))
+        # Not before, as ranks may wait for each other there for long. An evaluation ends at once.
+        stop = StopRequest(device) if eval_only else stack.enter_context(StopRequest(device))
         session = open_session(cfg, processes, device, resume=resume, training=not eval_only)
         stack.enter_context(log_to_file(session.output, processes.rank))
         logger.info("%s", hardware_line(device, session.precision))
@@ -73,7 +75,6 @@ def run(cfg: DictConfig, *, resume: bool = True, eval_only: bool = False) -> Exi
         if eval_only:
             evaluate(session, monitor)
             return ExitCode.DONE
-        stop = stack.enter_context(StopRequest(device))
         if not train(session, stop, monitor):
             return ExitCode.STOPPED
         if processes.rank == 0:

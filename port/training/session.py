@@ -24,6 +24,7 @@ from port.preflight import check_before_training, check_output_dir
 from port.ssl_meta_arch import SSLMetaArch
 from port.step import TrainStep
 from port.training.evaluation import LabelledPair, Monitor, open_labelled_pair
+from port.training.output import check_apart, move_aside, save_config
 from port.training.parallel import Processes, checkpoint_activations, compile_blocks, parallelise
 from port.training.precision import autocast, choose_precision, gradient_scaler
 from port.training.start import start_from_weights
@@ -126,6 +127,7 @@ def open_session(
     if fresh and not training:
         raise ValueError(f"--eval-only: {output} holds no checkpoint to go on from, expected one; train first")
     source, labelled = _open_data(cfg, processes, device), open_labelled_pair(cfg)
+    check_apart(output, source, labelled)
     check_output_dir(output)
     text = OmegaConf.to_yaml(cfg)
     global_batch_size = processes.world_size * cfg.train.batch_size_per_gpu * cfg.accumulation_steps
@@ -154,7 +156,7 @@ def open_session(
     )
     _restore(session, resume=resume)
     if training:
-        on_rank_zero(lambda: _save_config(text, output / "config.yaml"))
+        on_rank_zero(lambda: save_config(text, output / "config.yaml"))
     return session
 
 
@@ -221,34 +223,11 @@ def _build_step(
 def _restore(session: Session, *, resume: bool) -> None:
     state = session.state()
     if not resume:
-        on_rank_zero(lambda: _move_aside(session.checkpointer.folder))
+        on_rank_zero(lambda: move_aside(session.checkpointer.folder))
     elif metadata := session.checkpointer.load(state, as_container(session.cfg)):
-        for warning in check_compatible(metadata, session.cfg):
+        warnings = check_compatible(metadata, session.cfg, len(session.source))
+        for warning in warnings if session.processes.rank == 0 else ():
             logger.warning("%s", warning)
         session.start_iteration = metadata.iteration
         session.wall_seconds = metadata.wall_seconds
     session.checkpointer.check_writable(state)
-
-
-def _save_config(text: str, path: Path) -> None:
-    """Write the configuration; a former one with other values stays beside it."""
-    if path.exists() and path.read_text(encoding="utf-8") != text:
-        path.replace(_unused(path))
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
-
-
-def _move_aside(folder: Path) -> None:
-    """Keep checkpoints that the run is not to go on from, out of the way of its own."""
-    if find_checkpoints(folder):
-        target = _unused(folder)
-        folder.replace(target)
-        logger.warning("--no-resume: earlier checkpoints are kept in %s", target)
-
-
-def _unused(path: Path) -> Path:
-    number = 1
-    while (target := path.with_name(f"{path.stem}.old-{number}{path.suffix}")).exists():
-        number += 1
-    return target

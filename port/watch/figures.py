@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,7 +58,10 @@ def save_figure(figure: Figure, png: str | Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:
-        figure.savefig(unfinished, format="png")
+        with warnings.catch_warnings():
+            # A folder's name in a script that the font lacks is drawn as boxes.
+            warnings.filterwarnings("ignore", r"Glyph \d+ ", UserWarning)
+            figure.savefig(unfinished, format="png")
         return unfinished.replace(path)
     except OSError:
         unfinished.unlink(missing_ok=True)

@@ -6,16 +6,17 @@ import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from port.checkpoint.ranks import on_all_ranks
 from port.data.collate import Batch
 from port.ssl_meta_arch import SSLMetaArch
-from port.watch.nonfinite import Culprit, CulpritKind, drop_pending_center_updates, first_nonfinite
+from port.watch.nonfinite import Culprit, CulpritKind, drop_pending_center_updates, earliest, first_nonfinite
 
 __all__ = ["NonFiniteError", "next_steps", "nonfinite_error", "save_incident"]
 
@@ -60,7 +61,8 @@ def nonfinite_error(
 ) -> NonFiniteError:
     """Find the culprit, save what is needed to look into it, and return the error to raise.
 
-    Of several ranks, all must call this.
+    Of several ranks, all must call this. Each names the first culprit of all: what one rank's batch did reaches the
+    others in their averaged gradients only.
 
     Args:
         model: as the failed step left it.
@@ -72,15 +74,16 @@ def nonfinite_error(
         precision: of the run: fp32, bf16 or fp16.
         extra: further state to save, such as `{"optimizer": optimizer.state_dict()}`.
     """
-    culprit = first_nonfinite(model, batch, rerun)
+    culprit = earliest(on_all_ranks(partial(first_nonfinite, model, batch, rerun)))
     folder: Path | None = None
     try:
         folder = save_incident(output_dir, batch, model, iteration, culprit, precision=precision, extra=extra)
         place = f"batch and state are in {folder}"
     except OSError as error:
         place = f"batch and state could not be saved ({error})"
+    place_of_failure = f"iteration {iteration}: "  # TrainStep's message may begin with it
     message = (
-        f"iteration {iteration}: {failure.strip()}\nfirst not finite: {culprit}\n"
+        f"{place_of_failure}{failure.strip().removeprefix(place_of_failure)}\nfirst not finite: {culprit}\n"
         f"next step: {next_steps(culprit, precision)}; {place}"
     )
     return NonFiniteError(message, culprit, iteration, folder)
@@ -107,8 +110,8 @@ def save_incident(
     """Save a batch and the state that failed on it to `OUTPUT/nonfinite_iteration_N/`.
 
     The folder appears complete or not at all; an older one of the same iteration is replaced. It holds `batch.pt`,
-    `model.pt` (a state dict; on rank 0 only, in full), `extra.pt` and `incident.json`, which says what they are. Ranks
-    above 0 save to `OUTPUT/nonfinite_iteration_N_rank_R/`. Of several ranks, all must call this.
+    `incident.json`, which says what the files are, and on rank 0, in full, `model.pt` (a state dict) and `extra.pt`.
+    Ranks above 0 save to `OUTPUT/nonfinite_iteration_N_rank_R/`. Of several ranks, all must call this.
 
     Args:
         output_dir: of the run.
@@ -127,12 +130,13 @@ def save_incident(
     """
     rank = dist.get_rank() if dist.is_initialized() else 0
     drop_pending_center_updates(model)
-    state = {name: _whole(tensor) for name, tensor in model.state_dict().items()}
+    # Sharded tensors become whole on all ranks together.
+    state, further = _whole(model.state_dict()), _whole(extra or {})
     contents: dict[str, object] = {"batch.pt": batch}
     if rank == 0:
         contents["model.pt"] = state
         if extra:
-            contents["extra.pt"] = dict(extra)
+            contents["extra.pt"] = further
     folder = Path(output_dir) / f"nonfinite_iteration_{iteration}{f'_rank_{rank}' if rank else ''}"
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -173,5 +177,12 @@ def _save(content: object, path: Path) -> None:
         raise OSError(f"{path}: {error}") from error
 
 
-def _whole(tensor: Tensor) -> Tensor:
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+def _whole(value: object) -> object:
+    """Return nested dicts and lists, as state dicts are, with whole tensors in place of shards."""
+    if isinstance(value, DTensor):
+        return value.full_tensor()
+    if isinstance(value, Mapping):
+        return {key: _whole(child) for key, child in value.items()}
+    if isinstance(value, list):
+        return [_whole(child) for child in value]
+    return value

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.distributed as dist
@@ -18,9 +18,10 @@ from port.data.collate import Batch
 from port.losses.centering import CenteredLoss
 from port.ssl_meta_arch import SSLMetaArch, as_micro_batches
 
-__all__ = ["Culprit", "CulpritKind", "first_nonfinite", "local"]
+__all__ = ["Culprit", "CulpritKind", "earliest", "first_nonfinite", "local"]
 
 CulpritKind = Literal["input", "parameter", "buffer", "output", "loss", "gradient", "none"]
+"""In the order in which a step meets them."""
 logger = logging.getLogger("port")
 
 
@@ -38,6 +39,7 @@ class Culprit:
         n_inf: elements that are infinite.
         largest_input: largest magnitude of the module's inputs, of `output` only; NaN where they are not finite.
         before: the tensor of the same kind that was computed just before, and is finite; empty if there is none.
+        rank: that found it; None where it does not matter.
     """
 
     kind: CulpritKind
@@ -48,6 +50,7 @@ class Culprit:
     n_inf: int = 0
     largest_input: float | None = None
     before: str = ""
+    rank: int | None = None
 
     def __str__(self) -> str:
         """Return what a user needs to read."""
@@ -61,6 +64,8 @@ class Culprit:
             f"{number} {name}" for number, name in ((self.n_nan, "NaN"), (self.n_inf, "infinite")) if number
         )
         text = f"{what}{self.name} {list(self.shape)} {self.dtype} ({count})"
+        if self.rank is not None:
+            text += f" on rank {self.rank}"
         if self.largest_input is not None:
             finite = self.largest_input == self.largest_input
             text += f", inputs up to {self.largest_input:.3g}" if finite else ", whose inputs are not finite either"
@@ -97,6 +102,17 @@ def first_nonfinite(model: SSLMetaArch, batch: Batch | Sequence[Batch], rerun: C
             logger.debug("the rerun failed as the step did: %s", error)
     drop_pending_center_updates(model)
     return found or watch.output or watch.gradient or _first_of("gradient", _gradients(model)) or Culprit("none")
+
+
+def earliest(found: Sequence[Culprit]) -> Culprit:
+    """Return the culprit of the rank that met its own at the earliest stage of the step, of the first such rank.
+
+    Args:
+        found: by rank.
+    """
+    stages = get_args(CulpritKind)
+    rank = min(range(len(found)), key=lambda rank: stages.index(found[rank].kind))
+    return found[rank] if len(found) == 1 else replace(found[rank], rank=rank)
 
 
 def drop_pending_center_updates(model: SSLMetaArch) -> None:

@@ -53,12 +53,28 @@ def _read_pickle(file: Path) -> object:
             warnings.simplefilter("ignore")  # of old formats; a file that holds more than data is an error all the same
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        other = _other_kind(file)
+        if other:
+            raise ValueError(f"{file} is damaged or no PyTorch file: {other}") from error
         raise ValueError(
             f"{file} is damaged, no PyTorch file, or holds more than tensors and plain data, which could run code and "
             "is not read; of official runs, give eval/*/teacher_checkpoint.pth"
         ) from error
     except Exception as error:  # bytes that are no pickle raise whatever their first instruction leads to
         raise ValueError(f"{file} is damaged or no PyTorch file: {error or type(error).__name__}") from error
+
+
+def _other_kind(file: Path) -> str:
+    """Return what a file that is no pickle is by its first bytes, and what to do; empty where they do not say."""
+    with file.open("rb") as stream:
+        start = stream.read(64)
+    if start.lstrip().startswith(b"<"):
+        return "it begins like a web page, as where a download was refused; download it again"
+    if start.startswith(b"version https://git-lfs"):
+        return "it is a pointer of git-lfs; fetch the file that it stands for with git lfs pull"
+    if start[8:9] == b"{":  # after the header's length
+        return "it looks like a safetensors file; rename it to end in .safetensors"
+    return ""
 
 
 def _flatten(node: object, prefix: str) -> Iterator[tuple[str, Tensor]]:

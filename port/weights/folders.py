@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.distributed.checkpoint import state_dict_loader
-from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+
+from port.weights.index import IndexReader
 
 __all__ = ["find_teacher_checkpoint", "read_checkpoint_folder", "resolve_file", "run_folder"]
 
@@ -83,16 +84,14 @@ def run_folder(path: Path, file: Path) -> Path:
 def read_checkpoint_folder(folder: Path) -> dict[str, Tensor]:
     """Read teacher and student of a checkpoint that `port.checkpoint` wrote, by any number of processes.
 
-    The index that torch.distributed.checkpoint writes is a pickle: give checkpoints of people you trust only.
-
     Returns:
         `teacher.…` and `student.…`, whole tensors on the CPU.
 
     Raises:
-        ValueError: its index cannot be read.
+        ValueError: its index cannot be read, or could run code.
         OSError: a file cannot be read.
     """
-    reader = FileSystemReader(folder)
+    reader = IndexReader(folder)
     try:
         entries = reader.read_metadata().state_dict_metadata
     except OSError:
@@ -106,7 +105,7 @@ def read_checkpoint_folder(folder: Path) -> dict[str, Tensor]:
     }
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
-        state_dict_loader.load(wanted, storage_reader=FileSystemReader(folder), no_dist=True)
+        state_dict_loader.load(wanted, storage_reader=IndexReader(folder), no_dist=True)
     return {name.removeprefix("model."): tensor for name, tensor in wanted.items()}
 
 

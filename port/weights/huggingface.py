@@ -63,7 +63,7 @@ def write(source: ExportSource, folder: Path) -> list[str]:
         notes.append(
             f"for images other than {source.image_size} pixels transformers resizes positions with offset 0 and "
             f"antialias {antialias}, where the backbone has {offset} and {source.backbone.interpolate_antialias}: "
-            "outputs then differ slightly"
+            "outputs then differ, the more so the less smooth the positions are"
         )
     if not source.facts.layer_scale:
         notes.append("transformers always has LayerScale; it is 1 here, which changes nothing")

@@ -205,7 +205,7 @@ def _check_architecture(state: Mapping[str, Tensor], model: Mapping[str, Tensor]
 
 
 def _check_tensors(state: Mapping[str, Tensor], model: Mapping[str, Tensor], where: str) -> None:
-    """Raise ValueError unless names and shapes are the model's, and every value is finite."""
+    """Raise ValueError unless names and shapes are the model's, and every value is a finite floating-point number."""
     problems = [f"{name} is missing" for name in model if name not in state]
     problems += [f"{name} has no place in the model" for name in state if name not in model]
     for name, value in state.items():
@@ -213,6 +213,9 @@ def _check_tensors(state: Mapping[str, Tensor], model: Mapping[str, Tensor], whe
             continue
         if value.shape != model[name].shape:
             problems.append(f"{name} is {tuple(value.shape)} in the file, {tuple(model[name].shape)} in the model")
+        elif not value.is_floating_point():
+            # Quantised numbers need a scale that is not here, and complex ones would lose a part.
+            problems.append(f"{name} is {value.dtype}, expected floating point (dequantise the checkpoint first)")
         elif not torch.isfinite(value).all():
             problems.append(f"{name} has values that are not finite")
     if problems:

@@ -59,12 +59,18 @@ def write(source: ExportSource, folder: Path) -> list[str]:
         },
     }
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    return [
+    notes = [
         'load with timm.create_model("local-dir:FOLDER", pretrained=True); the arguments are in config.json',
         "timm has no mask token: it is left out, and only masked images need it",
-        "with dynamic_img_size, timm resizes positions with offset 0 and antialias; the backbone has "
-        f"{source.backbone.interpolate_offset} and {source.backbone.interpolate_antialias}",
     ]
+    offset, antialias = source.backbone.interpolate_offset, source.backbone.interpolate_antialias
+    if offset or not antialias:
+        notes.append(
+            f"for images other than {size} pixels, with dynamic_img_size, timm resizes positions with offset 0 and "
+            f"antialias True, where the backbone has {offset} and {antialias}: outputs then differ, the more so the "
+            "less smooth the positions are"
+        )
+    return notes
 
 
 def load(folder: Path, dtype: torch.dtype) -> Run:

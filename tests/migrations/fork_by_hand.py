@@ -26,7 +26,8 @@ _0003: tuple[Patch, ...] = (
     ("training/helpers.py", "mask_sample_probability=0.5", "mask_sample_probability=mask_sample_probability"),
     (
         "training/trainer.py",
-        "            original_images.shape[0], n_patches_h, n_patches_w, args.token_mask_ratio, original_images.device\n",
+        "            original_images.shape[0], n_patches_h, n_patches_w, args.token_mask_ratio, "
+        "original_images.device\n",
         "            original_images.shape[0],\n"
         "            n_patches_h,\n"
         "            n_patches_w,\n"
@@ -109,8 +110,8 @@ _0001: tuple[Patch, ...] = (
     ),
     (
         "training/trainer.py",
-        f"        {_TODO}the masks need one row for each crop in teacher_global_crops: patch tokens and CLS tokens come "
-        "from here\n",
+        f"        {_TODO}the masks need one row for each crop in teacher_global_crops: patch and CLS tokens come from "
+        "here\n",
         "",
     ),
     (

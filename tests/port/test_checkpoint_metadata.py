@@ -76,6 +76,15 @@ def test_number_of_processes_is_told() -> None:
     assert "the number of processes was 4 and is 1: the global batch was 256 and is 64 images" in warning
 
 
+def test_another_number_of_images_is_told() -> None:
+    """Images that came or went change the order of all; a checkpoint that does not say how many it had is silent."""
+    saved = Metadata(4, as_container(tiny_config()), 1, images=10)
+    assert check_compatible(saved, tiny_config(), 10) == []
+    (warning,) = check_compatible(saved, tiny_config(), 12)
+    assert warning.startswith("the data set had 10 images and has 12: the run goes on, but with the images in another")
+    assert check_compatible(Metadata(4, as_container(tiny_config()), 1), tiny_config(), 12) == []
+
+
 @pytest.mark.parametrize(
     ("override", "difference"),
     [

@@ -147,6 +147,8 @@ def test_the_document_s_flags_reach_the_configuration() -> None:
         (["--optim.epochs=3"], "keys have no dashes in front, write optim.epochs=3"),
         (["--ngpus", "8"], "torchrun --nproc-per-node=N"),
         (["--local-rank=0"], "start with torchrun, which sets LOCAL_RANK"),
+        (["train.dataset_path=/d\udcff"], "'train.dataset_path=/d\\udcff' holds bytes that are not UTF-8"),
+        (["--output-dir", "/d\udcff"], "rename the file or folder, or give a symbolic link to it"),
         (["--config-file"], "argument --config-file: expected one argument; see `python port/train.py --help`"),
     ],
 )

@@ -169,7 +169,10 @@ def test_an_archive_without_images_and_a_missing_one_are_errors(tmp_path: Path) 
     path = write_zip(tmp_path / "data.zip", {"a.txt": b"", "b.csv": b""})
     with pytest.raises(ValueError, match=r"no image in zip archive .*ignored 2 other files"):
         make_zip(str(path))
-    with pytest.raises(ValueError, match="it is empty"):
+    nested = write_zip(tmp_path / "nested.zip", {"inner.zip": path.read_bytes()})
+    with pytest.raises(ValueError, match=r"ignored 1 other file \(1 \.zip\); unpack it, for archives inside are not"):
+        make_zip(str(nested))
+    with pytest.raises(ValueError, match=r"it is empty; give one with \.jpg"):
         make_zip(str(write_zip(tmp_path / "empty.zip", {})))
     with pytest.raises(FileNotFoundError, match=r"no file .*gone\.zip"):
         make_zip(str(tmp_path / "gone.zip"))

@@ -72,6 +72,18 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
         source.load(3)
 
 
+def test_links_in_a_circle_are_bad_images(tmp_path: Path) -> None:
+    """A link to itself, which the system refuses to follow, spoils no other image: it is one that cannot be read."""
+    write_images(tmp_path, "a/1.png")
+    (tmp_path / "a/2.png").symlink_to("2.png")
+    (tmp_path / "b").symlink_to("b")
+    source = make_folder(str(tmp_path))
+    assert relative_names(source, tmp_path) == ["a/1.png", "a/2.png"]
+    assert "ignored 1 other file " in source.describe()
+    with pytest.raises(BadImageError, match=r"2\.png: cannot be read: Too many levels of symbolic links"):
+        source.load(1)
+
+
 def test_a_pipe_is_no_image(tmp_path: Path) -> None:
     """A named pipe with an image's extension would block for ever; it is ignored."""
     write_images(tmp_path, "1.png")

@@ -96,7 +96,7 @@ def test_raw_pixels_are_correlations() -> None:
     """Rows have mean 0 and length 1; an image with half the contrast and more light is the same image."""
     image = noise(0, 8, 8)
     dimmer = Image.fromarray((np.asarray(image) // 2 + 60).astype(np.uint8))
-    found = raw_pixel_features(MemorySource([image, dimmer, noise(1, 8, 8)], [0, 0, 1]), 7)
+    found = raw_pixel_features(MemorySource([image, dimmer, noise(1, 8, 8)], [0, 0, 1]), [7])[0]
     assert found.features.shape == (3, 7 * 7 * 3)
     torch.testing.assert_close(found.features.mean(1), torch.zeros(3), rtol=0, atol=1e-6)
     products = found.features @ found.features.T
@@ -105,9 +105,31 @@ def test_raw_pixels_are_correlations() -> None:
     assert products[0, 2].abs() < 0.5
 
 
+def test_several_sizes_are_read_at_once() -> None:
+    """Each size's features are those that it has alone, and every image is read a single time."""
+
+    class Counted(MemorySource):
+        reads = 0
+
+        def load(self, index: int) -> Image.Image:
+            self.reads += 1
+            return super().load(index)
+
+    images, labels = [noise(seed, 12, 9) for seed in range(3)], [0, 1, 0]
+    counted = Counted(images, labels)
+    together = raw_pixel_features(counted, [4, 6])
+    assert counted.reads == 3
+    for size, found in zip([4, 6], together, strict=True):
+        alone = raw_pixel_features(MemorySource(images, labels), [size])[0]
+        assert found.features.shape == (3, size * size * 3)
+        assert torch.equal(found.labels, torch.tensor(labels))
+        torch.testing.assert_close(found.features, alone.features)
+        torch.testing.assert_close(found.features.norm(dim=1), torch.ones(3))
+
+
 def test_raw_pixels_of_one_colour_are_no_division_by_zero() -> None:
     """A flat image has no direction: its feature is 0."""
-    found = raw_pixel_features(MemorySource([Image.new("RGB", (8, 8), (9, 9, 9))], [0]), 4, grey=True)
+    found = raw_pixel_features(MemorySource([Image.new("RGB", (8, 8), (9, 9, 9))], [0]), [4], grey=True)[0]
     assert found.features.shape == (1, 16)
     assert found.features.isfinite().all()
     assert found.features.abs().max() < 1e-3
@@ -120,7 +142,7 @@ def test_grey_pixels_know_no_colour() -> None:
     swapped = np.zeros((8, 8, 3), np.uint8)
     swapped[:4, :, 1] = 51  # of green, 0.587 of luminance
     pair = MemorySource([Image.fromarray(pixels), Image.fromarray(swapped)], [0, 1])
-    coloured, grey = (raw_pixel_features(pair, 7, grey=grey).features for grey in (False, True))
+    coloured, grey = (raw_pixel_features(pair, [7], grey=grey)[0].features for grey in (False, True))
     assert coloured[0] @ coloured[1] < 0.9
     assert grey[0] @ grey[1] > 0.99
 

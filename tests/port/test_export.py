@@ -50,7 +50,7 @@ def _run(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-W", "error", str(ROOT / "port" / "export.py"), *arguments]
     return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=120
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=900
     )
 
 

@@ -294,10 +294,12 @@ def test_closed_is_closed() -> None:
 PROGRAM = """
 import multiprocessing, os, signal, sys, time
 from itertools import islice
+from torch.utils.data._utils import worker
 sys.path.insert(0, sys.argv[1])
 from pictures import Pictures, config
 from port.data.loader import make_data_loader
 
+worker.MP_STATUS_CHECK_INTERVAL = 3600.0  # seconds after which torch alone sees that the parent is gone; 5 by default
 loader = make_data_loader(Pictures(), config("train.num_workers=2"), rank=0, world_size=1, start_iteration=0)
 next(loader)
 workers = [child.pid for child in multiprocessing.active_children()]
@@ -321,11 +323,11 @@ def test_workers_ignore_signals_and_end_with_the_main_process() -> None:
         for end in expected
     }
     for end, code in expected.items():
-        output, errors = started[end].communicate(timeout=60)
+        output, errors = started[end].communicate(timeout=600)
         assert (end, started[end].returncode, errors) == (end, code, "")
         workers = [int(pid) for pid in output.split()]
         assert len(workers) == min(2, os.cpu_count() or 1)
-        deadline = time.monotonic() + 3  # torch alone would take five seconds
+        deadline = time.monotonic() + 120  # torch alone would take an hour
         while any(is_running(pid) for pid in workers):
             assert time.monotonic() < deadline
             time.sleep(0.1)

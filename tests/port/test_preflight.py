@@ -20,6 +20,7 @@ from port.preflight_warnings import effective_drop_path
 # What the expected values below are computed from; the demonstration itself may change.
 _FIXED = (
     "train.dataset_path=skimage:split=train:size=96:grey=true",
+    "train.batch_size_per_gpu=32",
     "train.OFFICIAL_EPOCH_LENGTH=10",
     "optim.epochs=12",
     "student.patch_size=8",
@@ -77,7 +78,11 @@ def test_the_demonstration_has_no_warning() -> None:
             ["crops.local_crops_size=50"],
             "crops.local_crops_size is 50, expected a multiple of student.patch_size = 8, such as 48",
         ),
-        (["crops.local_crops_size=4"], "is 4, expected a multiple of student.patch_size = 8, such as 8"),
+        (["crops.local_crops_size=6"], "is 6, expected a multiple of student.patch_size = 8, such as 8"),
+        (["crops.global_crops_size=6"], "is 6, expected a multiple of student.patch_size = 8, such as 8"),
+        (["crops.local_crops_size=4"], "crops.local_crops_size is 4, expected at least 8, the smallest multiple of"),
+        (["crops.global_crops_size=3"], "crops.global_crops_size is 3, expected at least 8"),
+        (["crops.local_crops_size=3", "student.patch_size=3"], "is 3, expected at least 6, the smallest multiple"),
         (["knn.crop_size=50"], "knn.crop_size is 50, expected a multiple"),
         (["knn.crop_size=96", "knn.resize_size=64"], "knn.resize_size is 64, expected at least the crop's 96 pixels"),
         (["knn.test_dataset="], "knn.test_dataset is empty and knn.train_dataset is not"),

@@ -73,9 +73,9 @@ def test_official_s_order_never_sees_the_remainder() -> None:
 def test_official_s_order_is_quick_for_many_images() -> None:
     """A pass over 200,000 images is shuffled in far less than the second that official's loop takes."""
     order = OfficialOrder(200_000, world_size=1, batch_size=64)
-    start = time.perf_counter()
+    start = time.process_time()  # what other processes take does not count
     order(199_999)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 @pytest.mark.parametrize(("n", "world_size", "batch_size"), SIZES, ids=str)
@@ -110,9 +110,9 @@ def test_any_position_is_at_hand() -> None:
     """A position far into a run needs the permutation of its pass alone."""
     order = GlobalOrder(1000, seed=0)
     far = 10**9 * 1000
-    start = time.perf_counter()
+    start = time.process_time()  # what other processes take does not count
     last_pass = [order(far + place) for place in range(1000)]
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
     assert sorted(last_pass) == list(range(1000))
 
 

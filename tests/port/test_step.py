@@ -9,7 +9,7 @@ from tiny_training import tiny_batch, tiny_model
 from torch import nn
 from two_ranks import run_on_two_ranks
 
-from port.optim import build_optimizer, build_schedulers
+from port.optim import PrototypeOptimizer, build_optimizer, build_schedulers
 from port.ssl_meta_arch import SSLMetaArch
 from port.step import GradientStage, TrainStep
 
@@ -131,6 +131,18 @@ def test_nan_stops_before_anything_is_updated() -> None:
     for module, state in zip((model.student, model.teacher), before, strict=True):
         assert all(torch.equal(value, state[key]) for key, value in module.state_dict().items())
     assert not step.optimizer.state
+
+
+def test_a_bank_whose_gradient_overflows_stops_the_step() -> None:
+    """Losses and the student's gradients are finite; the bank's is not, and neither bank nor student moves."""
+    model, step = training("prototype.loss_weight=0.5", "prototype.n_prototypes=6")
+    step.prototypes = PrototypeOptimizer(model.prototype_loss, model.cfg, 2)
+    before = snapshot(model)
+    model.prototype_loss.bank.weight.register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(FloatingPointError, match=r"^prototype_loss = (inf|nan), expected finite gradient norms"):
+        step(tiny_batch(model.cfg), 7)
+    centres = {name for name in before if name.endswith("center")}  # their update waits for the next step
+    assert all(torch.equal(model.state_dict()[name], before[name]) for name in before.keys() - centres)
 
 
 def test_a_scaled_loss_gives_the_unscaled_step() -> None:

@@ -37,7 +37,8 @@ def test_micro_batches_are_one_large_batch(way: str, k: int) -> None:
     batches = micro_batches(k, 4)
     reports = accumulated.advance(batches)
     expected = whole.advance([[joined(micro)] for micro in batches])
-    assert all(norm > 0.5 for norm in reports[-1].gradient_norms.values())  # so the clipping is at work
+    clipped = [norm for name, norm in reports[-1].gradient_norms.items() if name != "prototype_loss"]
+    assert min(clipped) > 0.5  # so the clipping is at work
     assert largest_difference(accumulated.result(), whole.result())[0] < ROUNDING
     for report, other in zip(reports, expected, strict=True):
         for kind in ("optimised", "displayed"):
@@ -113,9 +114,9 @@ class Calls:
         self.number = 0
         original: Callable[..., object] = getattr(owner, name)
 
-        def counted(*args: object) -> object:
+        def counted(*args: object, **kwargs: object) -> object:
             self.number += 1
-            return original(*args)
+            return original(*args, **kwargs)
 
         monkeypatch.setattr(owner, name, counted)
 

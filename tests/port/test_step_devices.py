@@ -1,9 +1,10 @@
 """The whole step on devices that hold no numbers: no value is read on the way, and no tensor of the CPU strays in.
 
-No GPU has run this. Fake CUDA tensors carry shapes and devices through teacher, student, losses, clipping, both
-optimizers and the moving average, and raise an error where devices mix. Torch's autograd engine needs a real CUDA
-device, so the backward pass is the meta device's; autocast for CUDA is refused without one, and tested on the CPU
-instead (test_step_precision.py). What only a GPU can show is left: kernels, streams, NCCL, speed.
+Where there is no GPU (for one that is there see test_training_cuda.py), fake CUDA tensors carry shapes and devices
+through teacher, student, losses, clipping, both optimizers and the moving average, and raise an error where devices
+mix. Torch's autograd engine needs a real CUDA device, so the backward pass is the meta device's; autocast for CUDA is
+refused without one, and tested on the CPU instead (test_step_precision.py). What only a GPU can show is left: kernels,
+streams, NCCL, speed.
 """
 
 from __future__ import annotations

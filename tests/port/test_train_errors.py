@@ -106,6 +106,38 @@ def test_mostly_corrupt_images_are_an_error(run: Run, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("place", "key"), [("", "train.dataset_path"), ("out", "train.dataset_path"), ("../votes/out", "knn.train_dataset")]
+)
+def test_an_output_folder_among_the_images_is_an_error(run: Run, tmp_path: Path, place: str, key: str) -> None:
+    """The run's own pictures would become images, and a resumed run would see others than the one before."""
+    images, votes = make_images(tmp_path / "images"), make_images(tmp_path / "votes")
+    knn = (f"knn.train_dataset={votes}", f"knn.test_dataset={images}")
+    code, text = run(*arguments(images, images / place, *knn))
+    assert code == 2
+    assert f"the images of {key}: the run's own pictures would become images; give another" in error_of(text)
+    assert not (images / place / "config.yaml").exists()
+
+
+def test_an_output_folder_hidden_from_the_images_is_none(run: Run, tmp_path: Path) -> None:
+    """Names that start with a dot are no images, so results may lie there."""
+    images = make_images(tmp_path / "images")
+    code, text = run(*arguments(images, images / ".runs/out", "optim.epochs=1", "optim.warmup_epochs=0"))
+    assert code == 0, text
+    assert "data: 8 images" in text
+
+
+def test_a_resumed_run_with_other_images_says_so(run: Run, tmp_path: Path) -> None:
+    """It goes on, in another order of the images."""
+    images = make_images(tmp_path / "images")
+    short = ("optim.epochs=1", "optim.warmup_epochs=0")
+    assert run(*arguments(images, tmp_path / "out", *short))[0] == 0
+    make_images(images, 9)
+    code, text = run(*arguments(images, tmp_path / "out", *short))
+    assert code == 0
+    assert "warning: the data set had 8 images and has 9" in text
+
+
 def test_a_few_corrupt_images_are_skipped_and_named(run: Run, tmp_path: Path) -> None:
     """Below the share the run goes through all its steps; the file lists each bad one once, and so does the log."""
     images = make_images(tmp_path / "images")

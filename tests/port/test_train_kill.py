@@ -182,6 +182,52 @@ def test_a_signal_saves_and_the_same_command_goes_on(
     assert_same_results(tmp_path / "out", undisturbed.output)
 
 
+@pytest.mark.parametrize(
+    ("place", "next_iteration"),
+    [
+        (Place(event=0, signals=(signal.SIGTERM,)), 0),
+        (Place(event=0, matching="patch_pca", signals=(signal.SIGTERM, signal.SIGUSR1)), 0),
+        (Place(event=0, matching="tmp-probe", signals=(signal.SIGTERM,)), 3),
+    ],
+    ids=["before anything is written", "in the first evaluation, twice", "after a checkpoint is read"],
+)
+def test_a_signal_before_the_first_step_stops_too(
+    launcher: Launcher, undisturbed: Undisturbed, tmp_path: Path, place: Place, next_iteration: int
+) -> None:
+    """Exit code 75 as later, without a step and without a checkpoint; the same command goes on."""
+    argv = undisturbed.argv(tmp_path / "out")
+    if next_iteration:
+        assert launcher.run(argv, Place(event=1, matching="patch_pca", signals=(signal.SIGTERM,))).code == 75
+    ended = launcher.run(argv, place)
+    assert ended.code == 75, ended.log
+    assert f"stopped before iteration {next_iteration}: nothing new to save; run the same command" in ended.log
+    assert not re.search(r"step \d+/6", ended.log)
+    assert ended.left == []
+    assert launcher.run(argv).code == 0
+    assert_same_results(tmp_path / "out", undisturbed.output)
+
+
+def test_an_interrupt_before_the_first_step_ends_at_once(
+    launcher: Launcher, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    """Ctrl-C while the run is built: exit code 130 without waiting for a first step."""
+    ended = launcher.run(undisturbed.argv(tmp_path / "out"), Place(event=0, signals=(signal.SIGINT,)))
+    assert ended.code == 130, ended.log
+    assert "Traceback" not in ended.log
+    assert "stopped" not in ended.log
+
+
+def test_a_signal_in_the_last_step_changes_nothing(
+    launcher: Launcher, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    """The run is done and says so by exit code 0: there is nothing to go on with."""
+    argv = undisturbed.argv(tmp_path / "out")
+    # Pictures are drawn before the first step, after the third and after the last.
+    ended = launcher.run(argv, Place(event=2, matching=r"open .*/patch_pca", signals=(signal.SIGTERM,)))
+    assert ended.code == 0, ended.log
+    assert_same_results(tmp_path / "out", undisturbed.output)
+
+
 def test_a_second_interrupt_ends_at_once(launcher: Launcher, undisturbed: Undisturbed, tmp_path: Path) -> None:
     """Ctrl-C twice while a checkpoint is written: exit code 130, no half of it, and the run can go on."""
     argv = undisturbed.argv(tmp_path / "out", "train.num_workers=1")

@@ -147,6 +147,8 @@ def test_activation_checkpointing_changes_no_bit(run: Run, images: Path, tmp_pat
 
 
 @pytest.mark.slow
+# Importing torch 2.11's own compiler warns.
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler, and g++ is not here")
 def test_compiled_blocks_train(run: Run, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """compile=true: the same losses but for rounding, and a checkpoint that a run without it goes on from."""

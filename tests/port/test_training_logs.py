@@ -83,6 +83,18 @@ def test_the_file_has_time_and_place_and_is_appended_to(tmp_path: Path) -> None:
     assert [re.sub(pattern, "", line) for line in lines] == ["first", "zweite Größe"]
 
 
+def test_a_name_that_is_no_text_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file's name may hold any bytes; its line is in the file, and logging complains of nothing."""
+    # pytest-xdist cannot hand on the line that pytest itself would record.
+    monkeypatch.setattr(logger, "propagate", False)
+    with log_to_file(tmp_path, 0):
+        logger.warning("skipped %s", "bad\udcff.png")
+    assert (tmp_path / "logs/log.txt").read_text(encoding="utf-8").endswith("skipped bad\\udcff.png\n")
+    assert capsys.readouterr().err == ""
+
+
 def test_other_ranks_have_files_of_their_own(tmp_path: Path) -> None:
     """Official's names: log.txt.rank1."""
     with log_to_file(tmp_path, 1):

@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +139,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
     train(run, batches_of_ranks(FIRST, n_micro=2), None)
     _save(run, folder, "plain")
     torch.save(run.result(), folder / "plain.pt")
-    run_on_two_ranks(_train_on_rank, folder, timeout=300)
+    run_on_two_ranks(_train_on_rank, folder)
     return folder, [torch.load(folder / f"rank{rank}") for rank in range(2)]
 
 
@@ -225,7 +224,8 @@ def test_sharded_is_replicated(sharded: Shared) -> None:
     (reports, result), (expected, other) = first["fsdp"], first["ddp"]
     assert largest_difference(result, other)[0] < ROUNDING
     assert all(largest_difference(*pair)[0] < ROUNDING for pair in zip(reports, expected, strict=True))
-    assert min(float(value) for name, value in reports[0].items() if name.startswith("norm/")) > 0.5
+    clipped = [norm for name, norm in reports[0].items() if name.startswith("norm/") and "prototype" not in name]
+    assert min(clipped) > 0.5
     assert alike(result, second["fsdp"][1])
 
 
@@ -259,7 +259,7 @@ def test_checkpoints_change_hands(sharded: Shared, saved: str, mode: str) -> Non
 def group_of_one(tmp_path: Path) -> Iterator[None]:
     """A process group of this process alone, as torchrun --nproc-per-node=1 makes it."""
     store = f"file://{tmp_path / 'store'}"
-    dist.init_process_group("gloo", init_method=store, rank=0, world_size=1, timeout=timedelta(seconds=30))
+    dist.init_process_group("gloo", init_method=store, rank=0, world_size=1)
     yield
     dist.destroy_process_group()
 
@@ -303,6 +303,8 @@ def test_recomputing_changes_no_bit_in_one_process() -> None:
     assert alike(*results)
 
 
+# Importing torch 2.11's own compiler warns.
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
 def test_compiled_blocks_keep_names_and_numbers() -> None:
     """Names in the state dict, and, with the compiler told to stand aside, every bit of a step."""
     plain, compiled = DoubleRun(), DoubleRun()

@@ -150,6 +150,11 @@ def test_curves_without_points_are_errors(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_title_that_the_font_lacks_is_drawn(tmp_path: Path) -> None:
+    """A folder's name in any script: without a warning, which would be an error here, and without losing the curve."""
+    assert plot_losses(metrics_file(tmp_path, *training_lines(3)), tmp_path / "x.png", "\u65e5\u672c").exists()
+
+
 def test_matplotlib_missing_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error names the command that installs it."""
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)

@@ -107,6 +107,29 @@ def test_what_is_no_checkpoint_is_an_error(tmp_path: Path, content: bytes, name:
         read_tensors(tmp_path / name)
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\n<!DOCTYPE html>\n<html><head><title>403 Forbidden</title>", "web page, .*; download it again$"),
+        (b'<?xml version="1.0" encoding="UTF-8"?><Error><Code>AccessDenied</Code>', "web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "pointer of git-lfs; .* git lfs pull$"),
+    ],
+)
+def test_what_was_downloaded_instead_is_named(tmp_path: Path, content: bytes, words: str) -> None:
+    """And what to do about it; nothing is said of code or of official runs."""
+    (tmp_path / "a.pth").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"a\.pth is damaged or no PyTorch file: it .*{words}") as error:
+        read_tensors(tmp_path / "a.pth")
+    assert "code" not in str(error.value)
+
+
+def test_safetensors_by_another_name_are_named(tmp_path: Path) -> None:
+    """The suffix decides how a file is read, so it is to be renamed."""
+    save_file({"norm.weight": torch.arange(4.0)}, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match=r"looks like a safetensors file; rename it to end in \.safetensors$"):
+        read_tensors(tmp_path / "a.pth")
+
+
 @settings(max_examples=150, deadline=None)
 @given(content=st.binary(max_size=64))
 def test_any_bytes_are_a_value_error(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:

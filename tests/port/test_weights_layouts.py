@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 from weights_sources import features, images, make_backbone, make_source
 
 from parity.adapters.official import OfficialStack
@@ -124,8 +125,51 @@ def test_timm_creates_the_model_from_the_folder(tmp_path: Path) -> None:
     with torch.inference_mode():
         pooled = model(images())
     torch.testing.assert_close(pooled, features(source.backbone, images())[0], rtol=1e-4, atol=1e-4)
-    assert timm.data.resolve_model_data_config(model)["input_size"] == (3, 16, 16)
+    assert tuple(timm.data.resolve_model_data_config(model)["input_size"]) == (3, 16, 16)
     assert any("no mask token" in note for note in exported.notes)
+
+
+def _outputs(target: str, folder: Path, batch: Tensor) -> tuple[Tensor, Tensor]:
+    """Return CLS and patch tokens of what the library loads from a folder."""
+    with torch.inference_mode():
+        if target == "timm":
+            model = timm.create_model(f"local-dir:{folder}", pretrained=True, dynamic_img_size=True).eval()
+            tokens, first_patch = model.forward_features(batch), model.num_prefix_tokens
+        else:
+            model = transformers.AutoModel.from_pretrained(folder).eval()
+            tokens = model(batch).last_hidden_state
+            first_patch = 1 + getattr(model.config, "num_register_tokens", 0)
+    return tokens[:, 0], tokens[:, first_patch:]
+
+
+@pytest.mark.parametrize("target", ["transformers", "timm"])
+@pytest.mark.parametrize("registers", [0, 4])
+@pytest.mark.parametrize("antialias", [False, True])
+@pytest.mark.parametrize("offset", [0.0, 0.1])
+def test_other_sizes_agree_unless_a_note_says_that_they_differ(
+    tmp_path: Path, target: str, registers: int, antialias: bool, offset: float
+) -> None:
+    """Larger, smaller, wider and taller images: equal to rounding where the library resizes positions as the backbone.
+
+    Otherwise there is a note, and they do differ.
+    """
+    changes: dict[str, Any] = {"num_register_tokens": registers}
+    changes |= {"interpolate_antialias": antialias, "interpolate_offset": offset}
+    source = make_source(tmp_path / "run", [f"student.{name}={value}" for name, value in changes.items()], **changes)
+    exported = export_backbone(source, target, tmp_path / "out")
+    differs = [note for note in exported.notes if note.startswith("for images other than 16 pixels")]
+    library_antialias = target == "timm" or registers > 0
+    assert bool(differs) == (offset != 0 or antialias != library_antialias)
+    for rows, columns in ((24, 24), (8, 12), (16, 32), (40, 20)):
+        batch = torch.randn(2, 3, rows, columns, generator=torch.Generator().manual_seed(1))
+        found = zip(_outputs(target, tmp_path / "out", batch), features(source.backbone, batch), strict=True)
+        largest = max(float((theirs - ours).abs().max()) for theirs, ours in found)
+        # Where only antialias differs, images that are no smaller than those learned are alike.
+        shrinks = min(rows, columns) < 16
+        if not differs:
+            assert largest < 1e-5, (rows, columns)
+        elif offset or shrinks:
+            assert largest > 1e-2, (rows, columns)
 
 
 @pytest.mark.parametrize(("target", "words"), [("transformers", "Dinov2"), ("timm", "DINOv2 models")])

@@ -218,6 +218,14 @@ BROKEN: dict[str, tuple[State, str]] = {
         {**_without("norm.bias"), "norm.bias": torch.full((48,), float("nan"))},
         r"norm\.bias has values that are not finite",
     ),
+    "quantised": (
+        {**_without("norm.bias"), "norm.bias": torch.ones(48, dtype=torch.int8)},
+        r"norm\.bias is torch\.int8, expected floating point \(dequantise",
+    ),
+    "complex": (
+        {**_without("norm.bias"), "norm.bias": torch.ones(48, dtype=torch.complex64)},
+        r"norm\.bias is torch\.complex64, expected floating point",
+    ),
     "flat tensor": (
         {**_without("cls_token"), "cls_token": torch.ones(48)},
         r"cls_token has 1 dimensions \(48,\), expected 3",

@@ -80,7 +80,11 @@ class Launcher:
         self.count = 0
         self._server = subprocess.Popen(
             [sys.executable, __file__],
-            env={**os.environ, **ENVIRONMENT, "PYTHONPATH": str(REPOSITORY)},
+            env={
+                **os.environ,
+                **ENVIRONMENT,
+                "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *filter(None, sys.path)]),
+            },
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -97,6 +101,8 @@ class Launcher:
         assert self._server.stdout is not None
         self.count += 1
         log, events = self.folder / f"{self.count}.log", self.folder / f"{self.count}.events"
+        for path in (log, events):
+            path.touch()  # a child may be killed before it has opened them
         request = {"argv": list(argv), "place": asdict(place or Place()), "log": str(log), "events": str(events)}
         print(json.dumps(request), file=self._server.stdin, flush=True)
         answer = json.loads(self._server.stdout.readline())
@@ -118,10 +124,10 @@ class Launcher:
         assert self._server.stdout is not None
         self._server.stdin.close()
         self._server.stdout.close()
-        self._server.wait(timeout=10)
+        self._server.wait(timeout=300)
 
 
-def _survivors(group: int, seconds: float = 2.0) -> list[int]:
+def _survivors(group: int, seconds: float = 60.0) -> list[int]:
     """Return the processes of a group that are still alive after some time; those that ended and wait are not."""
     deadline = time.monotonic() + seconds
     while alive := list(_alive(group)):

@@ -116,8 +116,8 @@ def use_test_architectures(patch: pytest.MonkeyPatch) -> None:
 
 
 def newest_checkpoint(output: Path) -> Path:
-    """Return the folder of the checkpoint with the largest number."""
-    return max((output / "checkpoints").glob("step_*"))
+    """Return the folder of the checkpoint with the largest number; a `.damaged` one is none."""
+    return max((output / "checkpoints").glob("step_" + 9 * "[0-9]"))
 
 
 def checkpoint_tensors(folder: Path) -> dict[str, Tensor]:

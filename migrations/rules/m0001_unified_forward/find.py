@@ -26,10 +26,11 @@ def find(project: Project) -> list[Finding]:
     for file in project.matching(PREFILTER):
         holes += _holes(file.path, file.text)
         all_steps += steps(file)
-    masked = [step for step in all_steps if step.masked]
-    found = [_judged(step, all_steps, bool(holes)) for step in masked]
+    # A file with holes says nothing yet of how its calls will be.
+    unfinished = {hole.site.path for hole in holes if hole.site is not None}
+    found = [_judged(step, all_steps) for step in all_steps if step.masked and step.file.path not in unfinished]
     if holes or found:
-        return [*holes, *(finding for finding in found if finding is not None)]
+        return [*holes, *found]
     if all_steps:
         first = all_steps[0]
         site = first.file.site(first.student[0].call)
@@ -51,7 +52,7 @@ def _holes(path: str, text: str) -> list[Finding]:
     return [Finding("0001", State.PARTIAL, evidence, Site(path, lines[0]), person="fill each, then remove its comment")]
 
 
-def _judged(step: Step, all_steps: list[Step], has_holes: bool) -> Finding | None:
+def _judged(step: Step, all_steps: list[Step]) -> Finding:
     file = step.file
     masked = step.masked
     first = masked[0]
@@ -63,7 +64,7 @@ def _judged(step: Step, all_steps: list[Step], has_holes: bool) -> Finding | Non
     shared = [(f, overlap(list(f.given), seen_by_teacher)) for f in others]
     again = [f for f, both in shared if both]
     if again:
-        return None if has_holes else _diverged(step, first, again[0])
+        return _diverged(step, first, again[0])
     if all(both is False for _, both in shared) and overlap(list(first.given), seen_by_teacher):
         evidence = f"the student sees {_shown(first)} with masks, and other crops in another call: each crop once"
         return Finding("0001", State.ALIGNED, evidence, site)

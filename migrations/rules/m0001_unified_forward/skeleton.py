@@ -39,7 +39,7 @@ def skeleton(step: Step, masked: Forward, unmasked: Forward) -> tuple[list[Edit]
     marks: list[tuple[cst.CSTNode, str]] = [
         (
             unmasked.call,
-            f"the masks need one row for each crop in {globals_}: patch tokens and CLS tokens come from here",
+            f"the masks need one row for each crop in {globals_}: patch and CLS tokens come from here",
         ),
         (masked.call, f"remove this second call: take the patch tokens of {globals_} from the call above"),
     ]

@@ -41,11 +41,13 @@ def find(project: Project) -> list[Finding]:
 
 
 def _may_hold_blocks(file: SourceFile) -> bool:
-    return b"sqrt" in file.data and (b"uniform" in file.data or b"randint" in file.data)
+    return file.data.count(b"sqrt") >= 2 and (b"randint" in file.data or b"randrange" in file.data)
 
 
 def _may_name_official(file: SourceFile) -> bool:
-    return any(word in file.data for word in (b"linspace", b"MaskingGenerator", b"draw_block_masks"))
+    return any(
+        word in file.data for word in (b"np.linspace", b"numpy.linspace", b"MaskingGenerator", b"draw_block_masks")
+    )
 
 
 def _parsed(project: Project, wanted: Callable[[SourceFile], bool]) -> list[SourceFile]:

@@ -186,6 +186,8 @@ class Evaluator:
             bound = file.code(index.upper) if index.upper is not None and index.lower is None else ""
             whole = self.value(file, base, frame)
             return whole.but(slices=whole.slices | {bound}) if bound else whole
+        if not isinstance(index, cst.Index):
+            return UNKNOWN
         place = literal(index.value)
         if isinstance(base, cst.Attribute) and base.attr.value == "shape":
             return self.first(file, base.value, frame) if place == 0 else UNKNOWN

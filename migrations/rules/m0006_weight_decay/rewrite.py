@@ -49,7 +49,14 @@ def rewrite(loop: Loop, groups: Groups, count: Count) -> Rewrite | str:
         return "the loop is left early"
     mark, level, person = _mark(loop, groups, count)
     edits = _edits(loop, loop.writes[0], mark)
-    return edits if isinstance(edits, str) else Rewrite(edits, level, person)
+    if isinstance(edits, str):
+        return edits
+    ends = [loop.file.line_span(loop.file.line_at(edit.start))[1] for edit in edits]
+    if any(b"#" in loop.file.data[edit.end : end] for edit, end in zip(edits, ends, strict=True)):
+        person = "; ".join(
+            filter(None, (person, "a comment beside the old condition is kept: see whether it still holds"))
+        )
+    return Rewrite(edits, level, person)
 
 
 def left_early(loop: Loop) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import libcst as cst
@@ -78,8 +79,9 @@ def steady(value: cst.BaseExpression) -> bool:
 def loops(file: SourceFile, key: str = KEY) -> list[Loop]:
     """Return the loops of a file that set a key of the groups by a schedule."""
     found = []
+    writes = re.compile(rf"[\"']{key}[\"']|\b{key}\s*=")
     for node in file.nodes(cst.For):
-        loop = _loop(file, node, key)
+        loop = _loop(file, node, key) if writes.search(file.code(node)) else None
         if loop is not None and any(not steady(write.value) for write in loop.writes):
             found.append(loop)
     return found

@@ -79,13 +79,18 @@ def _multiplied(loop: Loop, key: str, origins: list[Site]) -> Finding:
     site = loop.file.site(loop.writes[0].node)
     if origins:
         why = f"the learning rate of every group is multiplied by its own `{key}`, which is set by layer ({origins[0]})"
-        return Finding(_ID, State.ALIGNED, why, site, related=tuple(origins))
+        freezes = "last_layer" in loop.file.code(loop.node)
+        return Finding(_ID, State.ALIGNED, why, site, person="" if freezes else _LAST_LAYER, related=tuple(origins))
     why = f"the learning rate of every group is multiplied by its own `{key}`; where that is set by layer was not found"
     return Finding(_ID, State.UNKNOWN, why, site, person=_RECIPE)
 
 
 def _uniform(loop: Loop, project: Project, lookup: Lookup) -> Finding:
     site = loop.file.site(loop.writes[0].node)
+    pretraining = _schedules_decay(loop) and is_dinov2(project)
+    if not pretraining and not any(b"lr_multiplier" in file.data for file in project.files.values()):
+        why = f"all groups learn at one rate here, as in DINO and iBOT; {_RECIPES}"
+        return Finding(_ID, State.UNKNOWN, why, site, person=_RECIPE)
     try:
         groups = groups_of(Optimizers(lookup), loop)
     except Unclear as unclear:
@@ -98,8 +103,8 @@ def _uniform(loop: Loop, project: Project, lookup: Lookup) -> Finding:
         return _diverged(loop, project, why, loop_edits(loop), "", groups)
     n = f"{len(items)} groups" if len(items) == len(groups.layout) else "all groups"
     why = f"{n} learn at one rate, whatever their layer; {_RECIPES}"
-    if not is_dinov2(project) or not _schedules_decay(loop):
-        why = f"{n} learn at one rate, which is DINO's and iBOT's way; {_RECIPES}"
+    if not pretraining:
+        why = f"{n} learn at one rate, as in DINO and iBOT; {_RECIPES}"
         return Finding(_ID, State.UNKNOWN, why, site, person=_RECIPE, related=groups.sites)
     builder = builder_of(items, lookup) if items else "there are no groups"
     if isinstance(builder, str):

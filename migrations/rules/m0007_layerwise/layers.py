@@ -15,9 +15,10 @@ from migrations.flow.nodes import attribute_chain, find_all, literal
 
 __all__ = ["Formula", "foreign_builders", "formulas", "is_dinov2", "left_out", "reads_embeddings"]
 
-_FORMULA = re.compile(rb"\*\*\s*\(\s*[^\n]{0,80}?(?:layer|depth|block)")
-_FOREIGN = re.compile(rb"get_params_groups_with_decay|param_groups_layer_decay|layer_decay|layerwise_decay")
-_DINOV2 = re.compile(rb"koleo|kozachenko|register_tokens|sinkhorn_knopp|dinov2", re.IGNORECASE)
+# `decay ** (n_layers + 1 - layer)`: the base is a rate of some name, and the exponent counts layers.
+_FORMULA = re.compile(rb"(?:decay|lr|rate|scale)\w*[\"'\])]*\s*\*\*\s*\(\s*[^\n]{0,80}?(?:layer|depth|block)")
+_FOREIGN = re.compile(rb"get_params_groups_with_decay|param_groups_layer_decay")
+_DINOV2 = re.compile(rb"[Kk]o[Ll]eo|[Kk]ozachenko|register_tokens|sinkhorn_knopp|[Dd][Ii][Nn][Oo][Vv]2")
 _EMBEDDINGS = ("pos_embed", "patch_embed", "cls_token", "mask_token", "register_tokens")
 _CHUNKS = re.compile(rb"block_chunks|BlockChunk|chunked_blocks")
 
@@ -128,7 +129,7 @@ def _elsewhere(formula: Formula, project: Project) -> list[bytes]:
 def _counts_layers(file: SourceFile, power: cst.BinaryOperation) -> bool:
     exponent = power.right
     counted = isinstance(exponent, cst.BinaryOperation) and isinstance(exponent.operator, cst.Subtract)
-    return counted and re.search(r"layer|depth|block", file.code(exponent)) is not None
+    return counted and _FORMULA.search(file.code(power).encode()) is not None
 
 
 def _region(

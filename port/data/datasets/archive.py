@@ -88,7 +88,9 @@ def make_zip(path: str) -> ZipImages:
     )
     notes = summarise_ignored(ignored)
     if not images:
-        raise ValueError(f"no image in zip archive {path!r}: {'; '.join(notes) or 'it is empty'}")
+        packed = any(kind in ignored for kind in (".zip", ".tar"))
+        advice = "unpack it, for archives inside are not looked into" if packed else "give one with .jpg, .png, … in it"
+        raise ValueError(f"no image in zip archive {path!r}: {'; '.join(notes) or 'it is empty'}; {advice}")
     _check_readable(path, images)
     images.sort(key=lambda member: path_order(member.filename))
     return ZipImages(archive, images, notes)

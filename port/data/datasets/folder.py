@@ -67,7 +67,7 @@ class FolderScan:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir():
+            if _is_folder(entry):
                 yield from self._walk(entry.path, f"{prefix}{entry.name}/", inside | {identity})
             elif is_image_name(entry.name) and _may_be_read(entry):
                 yield f"{prefix}{entry.name}"
@@ -147,12 +147,23 @@ def existing_folder(path: str) -> Path:
     return root
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Return whether it is a folder; a link that cannot be followed, as one to itself, is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
 def _may_be_read(entry: os.DirEntry[str]) -> bool:
     """Return whether it is a file, or a link that leads nowhere, which is reported by name when it is loaded.
 
     A pipe or a device is neither: reading it would wait for ever.
     """
-    return entry.is_file() or (entry.is_symlink() and not Path(entry.path).exists())
+    try:
+        return entry.is_file() or (entry.is_symlink() and not Path(entry.path).exists())
+    except OSError:  # a link in a circle, or through a folder that may not be entered
+        return True
 
 
 def _nothing_found(root: Path, scan: FolderScan) -> str:

@@ -158,6 +158,13 @@ def test_forms_that_are_left_to_a_person(loop: str, reason: str) -> None:
     assert finding.evidence.startswith("1 of 3 decayed groups gets")
 
 
+def test_a_comment_that_may_be_wrong_now_is_pointed_out() -> None:
+    """Comments are kept to the byte, so the person is asked to read the one beside the condition."""
+    commented = LOOP.replace("if i == 0:", "if i == 0:  # only the first group is regularized")
+    assert "see whether it still holds" in only(M0006, BUILDER + commented).person
+    assert "see whether it still holds" not in only(M0006, BUILDER + LOOP).person
+
+
 def test_nothing_is_found_in_nothing() -> None:
     """Not found is unknown, without a site, and says what was looked for."""
     (finding,) = find(M0006, "x = 1\n")

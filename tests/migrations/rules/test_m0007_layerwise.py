@@ -110,6 +110,15 @@ def test_the_finding_names_recipes_and_checkpoints() -> None:
     assert "is_last_layer" in finding.person
 
 
+def test_the_last_layer_is_still_mentioned_afterwards() -> None:
+    """The mended loop is aligned in its rates by layer, and says what it does not do: freeze the last layer."""
+    (loop,) = find(M0007, AFTER)
+    assert loop.state is State.ALIGNED
+    assert "is_last_layer" in loop.person
+    read = AFTER.replace("= lr *", '= (0.0 if group["is_last_layer"] else lr) *')
+    assert only(M0007, read).person == ""
+
+
 def test_weight_decay_goes_first() -> None:
     """Where the loop still decides by position, 0007 waits for 0006; afterwards it is free."""
     position = '        if i == 0:\n            group["weight_decay"] = wd\n'

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import pytest
@@ -111,7 +111,7 @@ def _training_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
 def _ema(off: float) -> Change:
     def change(monkeypatch: pytest.MonkeyPatch) -> None:
         update = StudentTeacher.update_teacher
-        monkeypatch.setattr(StudentTeacher, "update_teacher", lambda self, m: update(self, m + off))
+        monkeypatch.setattr(StudentTeacher, "update_teacher", lambda self, m, keep: update(self, m + off, keep))
 
     return change
 
@@ -126,8 +126,8 @@ def _ema_before_step(monkeypatch: pytest.MonkeyPatch) -> None:
         after = [p.detach().clone() for p in self.model.student.parameters()]
         update = self.model.update_teacher
 
-        def old_student(m: float) -> None:
-            for values, action in ((before, lambda: update(m)), (after, lambda: None)):
+        def old_student(m: float, keep: Collection[str]) -> None:
+            for values, action in ((before, lambda: update(m, keep)), (after, lambda: None)):
                 with torch.no_grad():
                     torch._foreach_copy_(list(self.model.student.parameters()), values)
                 action()

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import pytest
@@ -103,8 +103,8 @@ def test_every_schedule_ends_inside_the_training(official: Remembering, steps: i
     schedules = official.schedules(config)
     assert len(masks) == len(schedules["lr"]) == steps
     tenth = steps // 10
-    assert not schedules["last_layer_lr"][:tenth].any()
-    assert schedules["last_layer_lr"][tenth:].all()
+    assert not schedules["last_layer_lr"][: 2 * tenth].any()
+    assert schedules["last_layer_lr"][2 * tenth :].all()
     assert schedules["lr"].argmax() == 2 * tenth - 1
     assert schedules["lr"][-1] < 0.1 * schedules["lr"].max()
     assert len(schedules["teacher_temp"]) == 4 * tenth
@@ -206,7 +206,7 @@ def _teacher_first(step: TrainStep) -> None:
         optimize()
 
     step._optimize = faulty  # type: ignore[method-assign] # the fault
-    step.model.update_teacher = lambda m: None  # type: ignore[method-assign] # the fault
+    step.model.update_teacher = lambda m, keep=(): None  # type: ignore[method-assign] # the fault
 
 
 def _centre_twice(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,13 +251,19 @@ def _schedule(name: str, change: Callable[[int], int]) -> Change:
     return patch
 
 
+def _last_layer_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The heads' last layers learn from the start, at the rate of all others."""
+    at = Schedules.at
+    monkeypatch.setattr(Schedules, "at", lambda self, i: at(self, i)._replace(last_layer_lr=at(self, i).lr))
+
+
 def _teacher_every_other_step(monkeypatch: pytest.MonkeyPatch) -> None:
     update, calls = StudentTeacher.update_teacher, [0]
 
-    def faulty(self: StudentTeacher, m: float) -> None:
+    def faulty(self: StudentTeacher, m: float, keep: Collection[str]) -> None:
         calls[0] += 1
         if calls[0] % 2:
-            update(self, m)
+            update(self, m, keep)
 
     monkeypatch.setattr(StudentTeacher, "update_teacher", faulty)
 
@@ -298,7 +304,9 @@ def _stale(iteration: int) -> int:
         (_schedule("wd", _stale), 1, "parameters/", "default"),
         (_schedule("momentum", _stale), 1, "teacher/", "default"),
         (_schedule("teacher_temp", _stale), 1, "losses/dino_local_crops_loss", "vitl14"),
-        (_schedule("last_layer_lr", _stale), 1, "parameters/student.dino_head.last_layer", "default"),
+        (_schedule("last_layer_lr", _stale), 3, "losses/", "default"),
+        (_last_layer_free, 1, "parameters/student.dino_head.last_layer", "default"),
+        (_last_layer_free, 1, "parameters/student.dino_head.last_layer", "vitl14"),
         (_teacher_every_other_step, 1, "teacher/", "vitl14"),
     ],
 )
