@@ -32,9 +32,9 @@ def find(project: Project) -> list[Finding]:
     if holes or found:
         return [*holes, *found]
     if all_steps:
-        first = all_steps[0]
+        first = next((step for step in all_steps if step.teacher), all_steps[0])
         site = first.file.site(first.student[0].call)
-        if not any(re.search(rb"(?i)ibot|mask", step.file.data) for step in all_steps):
+        if first.teacher and not any(re.search(rb"(?i)ibot|mask", step.file.data) for step in all_steps):
             evidence = "the student is called without masks everywhere: there is no iBOT loss here, as in DINO v1"
             return [Finding("0001", State.NOT_APPLICABLE, evidence, site)]
         evidence = "no call of the student that was found is given masks; iBOT may call it under another name"

@@ -60,8 +60,9 @@ class Views:
     @property
     def unclear(self) -> list[View]:
         """Views of which it is not known whether they are global, or how many there are."""
-        settled = {id(v) for v in (*self.locals_, *self.globals_)}
-        return [v for v in self.views if id(v) not in settled or v.conditional]
+        certain = [view for view in self.globals_ if not view.conditional]
+        settled = {id(view) for view in (*self.locals_, *certain)}
+        return [view for view in self.views if id(view) not in settled]
 
 
 def views_of(file: SourceFile, function: cst.FunctionDef) -> Views | None:

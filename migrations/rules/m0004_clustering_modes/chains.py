@@ -41,6 +41,7 @@ class Chain:
         mask: the mask that one arm takes as it is and another inverts or fills.
         masked: the arms that take it as it is.
         arms: all of them.
+        series: whether they are `if`s below each other that return, not one `if … elif …`.
     """
 
     file: SourceFile
@@ -49,6 +50,7 @@ class Chain:
     mask: str
     masked: tuple[Arm, ...]
     arms: tuple[Arm, ...]
+    series: bool = False
 
     def runs(self, arm: Arm, value: object) -> bool:
         """Whether an arm is the one that runs where the mode has a value."""
@@ -72,7 +74,27 @@ def chains(file: SourceFile) -> list[Chain]:
         mode, arms = _arms(node)
         if len(arms) >= 2 and (chain := _selecting(file, node, mode, arms)):
             found.append(chain)
+        elif len(arms) == 1 and (series := _series(file, node, mode, arms[0])):
+            found.append(series)
     return found
+
+
+def _series(file: SourceFile, node: cst.If, mode: str, first: Arm) -> Chain | None:
+    """Return `if mode == "a": return ~m` and the same below it, in code about prototypes or clusters."""
+    block = file.parent(node)
+    if not isinstance(block, cst.IndentedBlock) or not re.search(rb"(?i)proto|cluster", file.data):
+        return None
+    place = next(i for i, statement in enumerate(block.body) if statement is node)
+    if place and isinstance(before := block.body[place - 1], cst.If) and _arms(before)[0] == mode:
+        return None  # part of the series that begins above
+    arms = [first]
+    for statement in block.body[place + 1 :]:
+        other, further = _arms(statement) if isinstance(statement, cst.If) else ("", ())
+        if other != mode or len(further) != 1:
+            break
+        arms += further
+    returning = all(find_all(arm.body, cst.Return) for arm in arms)
+    return _selecting(file, node, mode, tuple(arms), series=True) if len(arms) >= 2 and returning else None
 
 
 def _arms(node: cst.If) -> tuple[str, tuple[Arm, ...]]:
@@ -106,7 +128,9 @@ def _compared(test: cst.BaseExpression) -> tuple[str, str]:
     return "", ""
 
 
-def _selecting(file: SourceFile, node: cst.If, mode: str, arms: tuple[Arm, ...]) -> Chain | None:
+def _selecting(
+    file: SourceFile, node: cst.If, mode: str, arms: tuple[Arm, ...], *, series: bool = False
+) -> Chain | None:
     """Return the chain where an arm inverts or fills a mask that another takes as it is, for a loss."""
     turned = [turned_masks(arm.body) for arm in arms]
     candidates = sorted(set().union(*turned))
@@ -116,8 +140,8 @@ def _selecting(file: SourceFile, node: cst.If, mode: str, arms: tuple[Arm, ...])
         ]
         # Every arm must choose among the same tokens, or stop: what else it does would be lost with it.
         choosing = all(mask in names_in(arm.body) or _only_stops(arm.body) for arm in arms)
-        if choosing and _serves_a_loss(file, node, arms):
-            return Chain(file, node, mode, mask, tuple(masked), arms)
+        if choosing and (series or _serves_a_loss(file, node, arms)):
+            return Chain(file, node, mode, mask, tuple(masked), arms, series)
     return None
 
 

@@ -116,6 +116,11 @@ def _judged(project: Project, chain: Chain, defined: list[Flag], *, alone: bool)
         )
     arm = chain.masked[0]
     kept = f"{counted}; {'else' if arm.value is None else repr(arm.value)} is the one of masked tokens"
+    if chain.series:
+        person = (
+            f"keep the arm of {'else' if arm.value is None else repr(arm.value)} alone, and drop the mode from callers"
+        )
+        return Finding("0004", State.DIVERGED, kept, site, Level.MANUAL, person=person)
     if _has_long_text(chain.file, arm):
         person = "keep the masked arm by hand: it holds a text of several lines, which another indentation would change"
         return Finding("0004", State.DIVERGED, kept, site, Level.MANUAL, person=person)

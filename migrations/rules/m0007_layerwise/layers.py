@@ -18,7 +18,7 @@ __all__ = ["Formula", "foreign_builders", "formulas", "is_dinov2", "left_out", "
 # `decay ** (n_layers + 1 - layer)`: the base is a rate of some name, and the exponent counts layers.
 _FORMULA = re.compile(rb"(?:decay|lr|rate|scale)\w*[\"'\])]*\s*\*\*\s*\(\s*[^\n]{0,80}?(?:layer|depth|block)")
 _FOREIGN = re.compile(rb"get_params_groups_with_decay|param_groups_layer_decay")
-_DINOV2 = re.compile(rb"[Kk]o[Ll]eo|[Kk]ozachenko|register_tokens|sinkhorn_knopp|[Dd][Ii][Nn][Oo][Vv]2")
+_DINOV2 = re.compile(rb"[Kk]o[Ll]eo|[Kk]ozachenko|register_tokens|sinkhorn_knopp")
 _EMBEDDINGS = ("pos_embed", "patch_embed", "cls_token", "mask_token", "register_tokens")
 _CHUNKS = re.compile(rb"block_chunks|BlockChunk|chunked_blocks")
 

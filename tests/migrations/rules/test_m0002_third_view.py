@@ -251,6 +251,13 @@ NO_OPS = {
         ),
         State.UNKNOWN,
     ),
+    "local views under a condition": (
+        TWO_VIEWS.replace(
+            "        for _ in range(self.n):\n            crops.append(self.local(x))\n",
+            "        if self.n:\n            crops += [self.local(x) for _ in range(self.n)]\n",
+        ),
+        State.ALIGNED,
+    ),
     "a last view of its own size": (
         TRANSFORM.replace(
             "self.global_3 = Compose([RandomResizedCrop(size)", "self.global_3 = Compose([CenterCrop(64)"

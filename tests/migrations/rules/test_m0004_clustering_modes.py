@@ -245,6 +245,17 @@ def test_a_text_of_several_lines_is_left_alone() -> None:
     assert finding.level is Level.MANUAL
 
 
+def test_branches_that_return_are_modes_too() -> None:
+    """A function that selects tokens by `if`s below each other, as this project's model of such a fork has it."""
+    root = Path(__file__).parents[3] / "migrations" / "legacy"
+    found = findings(MIGRATION, {path.name: path.read_text() for path in root.glob("*.py")})
+    diverged = [finding for finding in found if finding.state is State.DIVERGED]
+    assert [(f.level, f.site and f.site.path) for f in diverged] == [(Level.MANUAL, "losses.py")]
+    assert diverged[0].evidence.startswith(
+        "mode chooses among 3 sets of tokens for a loss ('visible', 'masked', 'separate')"
+    )
+
+
 def test_a_call_with_an_inverse_needs_no_chain() -> None:
     """A loss that is always given visible tokens is diverged too."""
     finding = one(

@@ -208,7 +208,7 @@ def test_the_document_s_builder_leaves_things_out() -> None:
 def test_no_factor_for_the_patch_embedding() -> None:
     """A builder without the further factor is told so."""
     text = DOCUMENT.replace('        if "patch_embed" in name:\n            lr_mult *= patch_embed_lr_mult\n', "")
-    (finding,) = find(M0007, text + "# dinov2\n")
+    (finding,) = find(M0007, text + "# koleo\n")
     assert finding.state is State.PARTIAL
     assert "the patch embedding has no factor of its own (official: 0.2 in every recipe)" in finding.evidence
 
@@ -217,6 +217,7 @@ def test_no_factor_for_the_patch_embedding() -> None:
     "change",
     [
         pytest.param(("koleo_loss", "criterion"), id="DINO's or iBOT's"),
+        pytest.param(("koleo_loss", "dinov2_teacher"), id="a name alone"),
         pytest.param(("torch.optim.AdamW", "elsewhere"), id="optimizer from elsewhere"),
         pytest.param(('        group["weight_decay"] = wd * group["wd_multiplier"]\n', ""), id="no schedule of decay"),
     ],
