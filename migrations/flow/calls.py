@@ -23,6 +23,7 @@ class Calls:
 
     def __init__(self, project: Project, files: list[SourceFile]) -> None:
         self.index = Index(project, files)
+        self.index.collect()
 
     def target(self, file: SourceFile, call: cst.Call) -> Definition | None:
         """Return the function or method that a call runs, or None where that is not certain."""

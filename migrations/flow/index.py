@@ -50,6 +50,7 @@ class Index:
         self._by_name: dict[str, list[Definition]] = {}
         self._by_file: dict[str, list[Definition]] = {}
         self._renamed: dict[str, dict[str, str]] = {}
+        self._complete = False
 
     @property
     def files(self) -> list[SourceFile]:
@@ -58,11 +59,21 @@ class Index:
 
     def named(self, name: str) -> list[Definition]:
         """Return every definition of a name."""
+        if name not in self._by_name and self._complete:
+            return []
         if name not in self._by_name:
             defines = re.compile(rb"\b(?:def|class)\s+%s\b" % re.escape(name.encode()))
             files = [file for file in self._all if name and defines.search(file.data) and not file.error]
             self._by_name[name] = [d for file in files for d in self._definitions(file) if d.name == name]
         return self._by_name[name]
+
+    def collect(self) -> None:
+        """Parse all files now, which is quicker than looking through them name by name when most are asked for."""
+        collected: dict[str, list[Definition]] = {}
+        for file in self.files:
+            for definition in self._definitions(file):
+                collected.setdefault(definition.name, []).append(definition)
+        self._by_name, self._complete = collected, True
 
     def _definitions(self, file: SourceFile) -> list[Definition]:
         if file.path not in self._by_file:

@@ -10,7 +10,7 @@ from migrations.flow.calls import Calls, bound_arguments, returned
 from migrations.flow.index import Definition
 from migrations.flow.nodes import literal
 from migrations.rules.m0005_normalisation.algebra import NUMBER
-from migrations.rules.m0005_normalisation.evidence import acts_as_mask, is_dense, is_mask
+from migrations.rules.m0005_normalisation.evidence import acts_as_mask, arity, is_dense, is_mask, position
 from migrations.rules.m0005_normalisation.operations import called, imported
 from migrations.rules.m0005_normalisation.operators import combined, gathered
 from migrations.rules.m0005_normalisation.values import UNKNOWN, Kind, Value, join
@@ -29,7 +29,7 @@ class Frame(dict[tuple[int, str], Value]):
 _DEPTH = 80
 """Expressions within expressions; a guard against code that a machine wrote."""
 
-_STEPS = 5000
+_STEPS = 1500
 """Expressions looked at for one question; what takes more is given up, and unknown."""
 
 _CALLS = 4
@@ -136,11 +136,11 @@ class Evaluator:
             return UNKNOWN
         if binding.kind == "assign":
             return self.value(file, binding.value, frame)
-        position = _position(binding)
+        place = position(binding)
         if isinstance(shaped := binding.value, cst.Attribute) and shaped.attr.value == "shape":
-            return self.first(file, shaped.value, frame, unpacked=_arity(binding)) if position == 0 else UNKNOWN
+            return self.first(file, shaped.value, frame, unpacked=arity(binding)) if place == 0 else UNKNOWN
         whole = self.value(file, binding.value, frame)
-        return whole.items[position] if whole.kind is Kind.TUPLE and 0 <= position < len(whole.items) else UNKNOWN
+        return whole.items[place] if whole.kind is Kind.TUPLE and 0 <= place < len(whole.items) else UNKNOWN
 
     def first(self, file: SourceFile, node: cst.BaseExpression, frame: Frame | None, unpacked: int = 0) -> Value:
         """Return the value of `node.shape[0]`."""
@@ -196,7 +196,9 @@ class Evaluator:
         whole = self.value(file, base, frame)
         if isinstance(place, int) or (whole.kind is Kind.TUPLE):
             fits = whole.kind is Kind.TUPLE and isinstance(place, int) and -len(whole.items) <= place < len(whole.items)
-            return whole.items[place] if fits and isinstance(place, int) else whole.but(mask=file.code(node))
+            if fits and isinstance(place, int):
+                return whole.items[place]
+            return whole.but(mask=file.code(node)) if whole.kind is Kind.MASK else whole.but(kind=Kind.OTHER)
         return gathered(whole, self.value(file, index.value, frame), file.code(node))
 
     def _key(self, key: str) -> Value:
@@ -237,18 +239,3 @@ class Evaluator:
         if tuples and len({len(items) for items in tuples}) == 1:
             return Value(Kind.TUPLE, items=tuple(join(list(column)) for column in zip(*tuples, strict=True)))
         return join(values)
-
-
-def _targets(binding: Binding) -> list[cst.BaseExpression]:
-    target = binding.node.targets[0].target if isinstance(binding.node, cst.Assign) else None
-    return [element.value for element in target.elements] if isinstance(target, cst.Tuple | cst.List) else []
-
-
-def _arity(binding: Binding) -> int:
-    return len(_targets(binding))
-
-
-def _position(binding: Binding) -> int:
-    """Return the place of a name in an unpacked tuple; -1 where it has none."""
-    names = [target.value if isinstance(target, cst.Name) else "" for target in _targets(binding)]
-    return names.index(binding.name) if binding.name in names else -1

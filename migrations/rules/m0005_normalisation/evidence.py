@@ -1,4 +1,4 @@
-"""What shows that a name holds a mask over tokens, or features of all tokens."""
+"""What shows that a name holds a mask over tokens, or features of all tokens, and its place where it is unpacked."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import libcst as cst
 from migrations.engine.source import SourceFile
 from migrations.flow.bindings import Binding
 
-__all__ = ["acts_as_mask", "is_dense", "is_mask"]
+__all__ = ["acts_as_mask", "arity", "is_dense", "is_mask", "position"]
 
 _MASK_NAME = re.compile(r"(?i)mask(?!ed(?!_pos))")
 """`student_masked` are tokens, `bool_masked_pos` is a mask."""
@@ -44,3 +44,19 @@ def is_dense(file: SourceFile, node: cst.BaseExpression) -> bool:
     name = re.escape(file.code(node))
     three = rf"\w+\s*,\s*\w+\s*,\s*\w+\s*=\s*{name}\.(shape\b|size\(\))"
     return bool(re.search(rf"{three}|\b{name}\b[^=\n]*\.flatten\(0, 1\)", file.code(scope)))
+
+
+def _targets(binding: Binding) -> list[cst.BaseExpression]:
+    target = binding.node.targets[0].target if isinstance(binding.node, cst.Assign) else None
+    return [element.value for element in target.elements] if isinstance(target, cst.Tuple | cst.List) else []
+
+
+def arity(binding: Binding) -> int:
+    """Return how many names an unpacked tuple has."""
+    return len(_targets(binding))
+
+
+def position(binding: Binding) -> int:
+    """Return the place of a name in an unpacked tuple; -1 where it has none."""
+    names = [target.value if isinstance(target, cst.Name) else "" for target in _targets(binding)]
+    return names.index(binding.name) if binding.name in names else -1

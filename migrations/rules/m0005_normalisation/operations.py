@@ -101,6 +101,8 @@ def _other(call: cst.Call, name: str, value: Value) -> Value:
     if name == "bool":
         return value if value.kind is Kind.MASK else Value(Kind.MASK, "")
     if name == "nonzero":
+        if value.kind is not Kind.MASK:
+            return UNKNOWN
         places = Value(Kind.TOKEN_INDEX, value.mask)
         tupled = literal(argument(call, "as_tuple")) is True
         return Value(Kind.TUPLE, items=(places.but(kind=Kind.ROW_INDEX), UNKNOWN)) if tupled else places

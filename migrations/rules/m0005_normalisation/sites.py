@@ -18,6 +18,10 @@ from migrations.rules.m0005_normalisation.values import Kind, Value, Weight
 __all__ = ["Reduction", "judge", "reductions"]
 
 
+_ABOUT_LOSS = re.compile(r"(?i)loss|log_?softmax|cross_?entropy|kl_div|\.log\(")
+"""A function without any of these computes no cross-entropy, and divides none."""
+
+
 @dataclass(frozen=True)
 class Reduction:
     """A place where a loss over masked tokens is divided, or averaged.
@@ -63,7 +67,7 @@ def _one(
     divisor: cst.BaseExpression | None,
 ) -> list[Reduction]:
     function = file.function(node)
-    if function is None:
+    if function is None or not _ABOUT_LOSS.search(file.code(function)):
         return []
     before = Value() if inner is None else run.value(file, inner)
     if before.kind is Kind.REDUCED:

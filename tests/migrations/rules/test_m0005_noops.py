@@ -118,6 +118,18 @@ _KOLEO = (
 )
 
 
+_CLASSES = (
+    _HEAD
+    + """class Classifier(torch.nn.Module):
+    def forward(self, ids, attention_mask, labels, teacher):
+        outputs = self.body(ids, attention_mask)
+        logits = self.head(outputs[0])
+        log_softmax = torch.nn.LogSoftmax(-1)
+        return -((log_softmax(logits) * labels).sum(-1)).mean()
+"""
+)
+
+
 @pytest.mark.parametrize("text", [_IBOT, _MIGRATED, _GRIDS], ids=["ibot", "migrated", "grids"])
 def test_a_mean_over_rows_is_aligned(text: str) -> None:
     """Per-row weights over rows, and iBOT's means over rows averaged over crops, are official's rule."""
@@ -126,8 +138,8 @@ def test_a_mean_over_rows_is_aligned(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [_DINO, _SAMPLES, _MAE, _BEIT, _WORDS, _SMOOTHED, _KOLEO],
-    ids=["dino", "samples", "mae", "beit", "words", "smoothed", "koleo"],
+    [_DINO, _SAMPLES, _MAE, _BEIT, _WORDS, _SMOOTHED, _KOLEO, _CLASSES],
+    ids=["dino", "samples", "mae", "beit", "words", "smoothed", "koleo", "classes"],
 )
 def test_what_is_no_patch_distillation_is_not_judged(text: str) -> None:
     """Other losses, whatever they divide by, give the one statement that nothing was found, at no place."""
