@@ -20,6 +20,7 @@ from libcst._nodes.internal import CodegenState
 
 __all__ = ["Places", "children", "no_garbage_collection", "walk"]
 
+_NODES: dict[type[object], bool] = {}
 _FIELDS: dict[type[cst.CSTNode], tuple[str, ...]] = {}
 
 
@@ -40,11 +41,20 @@ def children(node: cst.CSTNode) -> list[cst.CSTNode]:
     found: list[cst.CSTNode] = []
     for name in _FIELDS.get(type(node)) or _fields(node):
         value = getattr(node, name)
-        if isinstance(value, cst.CSTNode):
+        kind = type(value)
+        if kind is tuple or kind is list:
+            found.extend(child for child in value if _is_node(type(child)))
+        elif _is_node(kind):
             found.append(value)
-        elif isinstance(value, list | tuple):
-            found.extend(child for child in value if isinstance(child, cst.CSTNode))
     return found
+
+
+def _is_node(kind: type[object]) -> bool:
+    """Whether a class is one of nodes; LibCST's are abstract, for which `isinstance` takes most of a walk's time."""
+    known = _NODES.get(kind)
+    if known is None:
+        known = _NODES[kind] = issubclass(kind, cst.CSTNode)
+    return known
 
 
 def walk(tree: cst.CSTNode) -> Iterator[cst.CSTNode]:

@@ -53,11 +53,13 @@ def resolve(file: SourceFile, name: cst.Name) -> list[Binding]:
     """Return what a name may have received last, before the place where it is read, in its own function.
 
     That is the nearest binding above it that surely runs (it is in a block around the read), and every binding
-    between the two. A loop's later lines are not looked at. Empty where the function does not bind it.
+    between the two, but for those in the other branch of an `if`. A loop's later lines are not looked at. Empty where
+    the function does not bind it.
     """
     scope = file.function(name) or file.module
     place = file.span(name)[0]
     around = {id(node) for node in file.ancestors(name)}
+    arms = _arms(file, name)
     found: list[Binding] = []
     for binding in reversed(bindings(scope)):
         if binding.name != name.value or file.span(binding.node)[0] >= place:
@@ -65,12 +67,30 @@ def resolve(file: SourceFile, name: cst.Name) -> list[Binding]:
         if binding.value is not None and _holds(file, binding.value, place):
             # In `x = f(x)` the x that is read is an earlier one.
             continue
+        if any(arms.get(condition, arm) != arm for condition, arm in _arms(file, binding.node).items()):
+            continue
         found.append(binding)
         statement = file.statement(binding.node)
         block = file.parent(statement) if statement is not None else None
         sure = binding.kind == "parameter" or block is None or id(block) in around
         if sure and binding.kind != "augmented":
             break
+    return found
+
+
+def _arms(file: SourceFile, node: cst.CSTNode) -> dict[int, str]:
+    """Return in which branch of each `if` around it a node stands, by the identity of the `if`.
+
+    An `if` inside a loop is left out: what one round binds, the other branch may read in a later round.
+    """
+    found: dict[int, str] = {}
+    inside = node
+    for around in file.ancestors(node):
+        if isinstance(around, cst.For | cst.While):
+            found.clear()
+        elif isinstance(around, cst.If) and inside is not around.test:
+            found[id(around)] = "body" if inside is around.body else "else"
+        inside = around
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import libcst as cst
 import libcst.matchers as m
@@ -18,7 +18,16 @@ NodeT = TypeVar("NodeT", bound=cst.CSTNode)
 
 def find_all(tree: cst.CSTNode, kind: type[NodeT]) -> list[NodeT]:
     """Return the nodes of a kind below (or at) a node, in the order of the text."""
-    return [node for node in walk(tree) if isinstance(node, kind)]
+    known: dict[type[cst.CSTNode], bool] = {}
+    found = []
+    for node in walk(tree):
+        # Asked once for each class: for LibCST's abstract ones, `isinstance` takes longer than the walk.
+        of = type(node)
+        if of not in known:
+            known[of] = issubclass(of, kind)
+        if known[of]:
+            found.append(cast("NodeT", node))
+    return found
 
 
 def attribute_chain(node: cst.CSTNode) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 import libcst as cst
 
@@ -34,16 +35,28 @@ def definitions(
 ) -> list[cst.Assign | cst.AnnAssign]:
     """Return the assignments that make a transform: of `self.x` in its class, of a name in its function or module."""
     chain = attribute_chain(transform)
+    if not chain:  # a part of a call or subscript: nothing is known to bind it
+        return []
     owner = next((n for n in file.ancestors(function) if isinstance(n, cst.ClassDef)), None)
     scopes = [owner] if chain.startswith("self.") else [function, file.module]
     for scope in scopes:
         if scope is None:
             continue
-        assigns: list[cst.Assign | cst.AnnAssign] = [*find_all(scope, cst.Assign), *find_all(scope, cst.AnnAssign)]
-        found = [assign for assign in assigns if chain in _targets(assign) and assign.value is not None]
-        if found:
+        if found := _assigned(scope).get(chain):
             return found
     return []
+
+
+@lru_cache(maxsize=4096)
+def _assigned(scope: cst.CSTNode) -> dict[str, list[cst.Assign | cst.AnnAssign]]:
+    """Return the assignments in a scope by what they bind; kept, since a size is looked for through many names."""
+    found: dict[str, list[cst.Assign | cst.AnnAssign]] = {}
+    assigns: list[cst.Assign | cst.AnnAssign] = [*find_all(scope, cst.Assign), *find_all(scope, cst.AnnAssign)]
+    for assign in assigns:
+        for target in dict.fromkeys(_targets(assign)):
+            if assign.value is not None:
+                found.setdefault(target, []).append(assign)
+    return found
 
 
 def _targets(assign: cst.Assign | cst.AnnAssign) -> list[str]:
@@ -51,6 +64,7 @@ def _targets(assign: cst.Assign | cst.AnnAssign) -> list[str]:
     return [attribute_chain(target) for target in targets]
 
 
+@lru_cache(maxsize=16384)
 def _size_in(file: SourceFile, assign: cst.Assign | cst.AnnAssign, depth: int) -> str | None:
     """Return the size of the first crop in a definition, or in the definition of a name that it uses."""
     assert assign.value is not None

@@ -141,14 +141,14 @@ class _List:
         if isinstance(node, cst.ListComp | cst.GeneratorExp):
             made = node.elt
         elif isinstance(node, cst.BinaryOperation):
-            made = _elements(node.left)[0]
+            made = next(iter(_elements(node.left)), node)
         if isinstance(made, cst.Name):
             made = self._bound(made)
         if isinstance(made, cst.Call) and attribute_chain(made.func) and self._of_the_image(made):
             size = crop_size(self.file, self.function, made.func)
             return View(node, attribute_chain(made.func), looped, self._is_conditional(node), size)
         name = node.left if isinstance(node, cst.BinaryOperation) else node
-        name = _elements(name)[0] if isinstance(name, cst.List) else name
+        name = next(iter(_elements(name)), name) if isinstance(name, cst.List) else name
         if isinstance(name, cst.Name) and isinstance(made, cst.Call):
             # A list of transforms, which another class calls.
             size = crop_size(self.file, self.function, name)

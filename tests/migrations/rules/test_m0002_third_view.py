@@ -8,6 +8,7 @@ import pytest
 from forward_cases import code, findings, one, rewritten, states
 
 from migrations.engine.model import Level, State
+from migrations.engine.project import Project
 from migrations.rules.m0002_third_view import MIGRATION
 
 TRANSFORM = code(
@@ -308,3 +309,9 @@ def test_the_miniature_fork_is_blocked_by_its_trainer() -> None:
     assert finding.blocked_by == (f"training/trainer.py:{line} reads `batch_data[-1]`",)
     texts["training/trainer.py"] = trainer.replace("        original_images = batch_data[-1]\n", "")
     assert "global_3" not in rewritten(MIGRATION, texts, Level.SAFE)["data/transforms.py"].split("def __init__")[1]
+
+
+def test_an_empty_list_times_a_number_is_no_view() -> None:
+    """`crops = [] * n` has no element to look at, and is no error."""
+    text = "def make(image, n):\n    crops = [] * n\n    crops += [] * 2\n    for _ in range(n):\n        pass\n    return crops\n"
+    assert [finding.site for finding in MIGRATION.find(Project.of_texts({"a.py": text}))] == [None]
