@@ -313,5 +313,7 @@ def test_the_miniature_fork_is_blocked_by_its_trainer() -> None:
 
 def test_an_empty_list_times_a_number_is_no_view() -> None:
     """`crops = [] * n` has no element to look at, and is no error."""
-    text = "def make(image, n):\n    crops = [] * n\n    crops += [] * 2\n    for _ in range(n):\n        pass\n    return crops\n"
+    text = (
+        "def make(image, n):\n    crops = [] * n\n    for _ in range(n):\n        crops += [] * 2\n    return crops\n"
+    )
     assert [finding.site for finding in MIGRATION.find(Project.of_texts({"a.py": text}))] == [None]
