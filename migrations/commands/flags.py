@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from migrations.errors import RefusedError
 from parity.streams import complain, emit
 
 _EPILOG = """\
@@ -16,6 +17,7 @@ exit codes:
   1    work remains: shown only, or a flag that is still read or that a person must remove
   2    could not do the job; nothing was written
 
+With --write the files must be committed to git as they are.
 Only the files given are looked at: give the parser, what reads the arguments, and every launcher and configuration.
 
 examples:
@@ -36,6 +38,9 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("paths", metavar="FILE", nargs="+", type=Path, help="Python, shell and YAML files, or folders")
     parser.add_argument("--write", action="store_true", help="carry it out; without, a diff is shown")
+    parser.add_argument(
+        "--allow-dirty", action="store_true", help="write even where git could not bring the files back"
+    )
     parser.add_argument("--format", choices=("text", "json"), default="text", help="(default: text)")
 
 
@@ -43,7 +48,7 @@ def run(arguments: argparse.Namespace, rules: object = None) -> int:
     """Carry the command out and return its exit code; it needs no rules."""
     try:
         return _run(arguments)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RefusedError) as error:
         complain(f"error: {error}")
         return 2
 
@@ -57,7 +62,7 @@ def _run(arguments: argparse.Namespace) -> int:
     table = make_table(found)
     written = bool(arguments.write and table.texts)
     if written:
-        write_files(found, table.texts)
+        write_files(found, table.texts, allow_dirty=arguments.allow_dirty)
     waits = [row.flag for row in table.rows if row.proposal in ("stays", "blocked")]
     remains = bool(waits) or (table.work_remains and not written)
     code = 2 if table.errors and not found.files else 1 if remains or table.errors else 0

@@ -1,4 +1,4 @@
-"""Writing a plan to the disk: all of its files or none, and only over what was read.
+"""Writing files to the disk: all of them or none, and only over what was read.
 
 New contents are first written beside the old ones, complete and flushed; then each takes its file's place by a
 rename. Where a rename fails, the files already replaced get their old bytes back.
@@ -19,7 +19,7 @@ from migrations.engine.git import check_clean
 from migrations.engine.planning import Plan
 from migrations.errors import RefusedError
 
-__all__ = ["contents", "write"]
+__all__ = ["contents", "write", "write_all"]
 
 _NOTHING = "nothing was written"
 _AS_BEFORE = "every file is as before"
@@ -59,21 +59,31 @@ def write(plan: Plan, tree: Tree, *, allow_dirty: bool = False) -> tuple[str, ..
     Raises:
         RefusedError: something stands in the way; nothing was written, or what was is as before.
     """
-    new = {path: pair[1] for path, pair in contents(plan, tree).items()}
-    for path in new:
-        _check_writable(path, tree.found[path])
+    return write_all(
+        {path: (tree.found[path], new) for path, (_, new) in contents(plan, tree).items()}, allow_dirty=allow_dirty
+    )
+
+
+def write_all(files: Mapping[str, tuple[Found, bytes]], *, allow_dirty: bool = False) -> tuple[str, ...]:
+    """Write new bytes over files as they were read, by the path that messages name, and return these paths.
+
+    Raises:
+        RefusedError: something stands in the way; nothing was written, or what was is as before.
+    """
+    for path, (found, _) in files.items():
+        _check_writable(path, found)
     if not allow_dirty:
-        check_clean(tree.found[path].path for path in new)
+        check_clean(found.path for found, _ in files.values())
     ready: list[_Replacement] = []
     try:
-        for path, data in new.items():
-            ready.append(_prepare(path, tree.found[path], data))
+        for path, (found, data) in files.items():
+            ready.append(_prepare(path, found, data))
         _replace_all(ready)
     finally:
         for one in ready:
             with suppress(OSError):
                 one.temporary.unlink(missing_ok=True)
-    return tuple(new)
+    return tuple(files)
 
 
 def _check_writable(path: str, found: Found) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import secrets
-import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from migrations.engine.discovery import Found as Read
 from migrations.engine.source import SourceFile, decode_source
+from migrations.engine.writing import write_all
 
 __all__ = ["Found", "find_files", "write_files"]
 
@@ -110,26 +110,16 @@ def _is_shell(data: bytes) -> bool:
     return first.startswith(b"#!") and b"sh" in first
 
 
-def write_files(found: Found, texts: Mapping[str, str]) -> None:
-    """Write new texts; each is written beside its file first, and all are renamed at the end.
+def write_files(found: Found, texts: Mapping[str, str], *, allow_dirty: bool = False) -> None:
+    """Write new texts over the files that were read, all of them or none.
 
     Raises:
-        OSError: a file cannot be written, or is not what was read any more; none was changed.
+        RefusedError: something stands in the way: a file changed meanwhile, is read-only or a link, or git could not
+            bring it back; nothing was written.
     """
-    ready: list[tuple[Path, Path]] = []
-    try:
-        for shown, text in texts.items():
-            target = Path(os.path.realpath(found.paths[shown]))
-            if target.read_bytes() != found.original[shown]:
-                raise OSError(f"{shown} changed since it was read; nothing was written, run the command again")
-            if not os.access(target, os.W_OK):
-                raise PermissionError(f"{shown} is read-only; nothing was written, make it writable first")
-            temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-            ready.append((temporary, target))
-            temporary.write_bytes(text.encode(found.files[shown].encoding))
-            temporary.chmod(stat.S_IMODE(target.stat().st_mode))
-        for temporary, target in ready:
-            temporary.replace(target)
-    finally:
-        for temporary, _ in ready:
-            temporary.unlink(missing_ok=True)
+    files = {}
+    for shown, text in texts.items():
+        path = found.paths[shown]
+        read = Read(path.absolute(), found.original[shown], path.is_symlink())
+        files[shown] = (read, text.encode(found.files[shown].encoding))
+    write_all(files, allow_dirty=allow_dirty)

@@ -98,7 +98,7 @@ def test_a_launcher_loses_the_flag_and_nothing_else(case: str, tmp_path: Path) -
     main, script = write(tmp_path, main_py=PARSER, launch_sh=before)
     arguments = calls(script, tmp_path)
     assert arguments != without_flag(arguments)
-    assert run(main, script, "--write") == 0
+    assert run(main, script, "--write", "--allow-dirty") == 0
     assert script.read_text() == after
     assert calls(script, tmp_path) == without_flag(arguments)
     assert run(main, script) == 0
@@ -111,7 +111,7 @@ def test_windows_line_ends_stay(tmp_path: Path) -> None:
         main_py=PARSER.replace("\n", "\r\n"),
         launch_sh="python main.py \\\r\n  --token_mask_ratio 0.4 \\\r\n  --lr 1\r\n",
     )
-    assert run(main, script, "--write") == 0
+    assert run(main, script, "--write", "--allow-dirty") == 0
     assert script.read_bytes() == b"python main.py \\\r\n  --lr 1\r\n"
     assert b"\n" not in main.read_bytes().replace(b"\r\n", b"")
     assert b"token_mask_ratio" not in main.read_bytes()
@@ -151,7 +151,7 @@ def test_a_python_launcher_loses_the_flag_and_nothing_else(case: str, tmp_path: 
     """The text after is as written by hand, parses, and has nothing left to remove."""
     before, after = PYTHON_LAUNCHERS[case]
     main, script = write(tmp_path, main_py=PARSER, launch_py=before)
-    assert run(main, script, "--write") == 0
+    assert run(main, script, "--write", "--allow-dirty") == 0
     assert script.read_text() == (after or ATTRIBUTE_AFTER)
     compile(script.read_text(), "launch.py", "exec")
     assert run(main, script) == 0
@@ -175,7 +175,7 @@ def test_what_cannot_be_removed_keeps_the_flag(
     assert row["proposal"] == "blocked"
     assert f"{script.as_posix()}:{text.count(chr(10), 0, text.index('token')) + 1}" in row["reason"]
     assert why in row["reason"]
-    assert run(main, script, "--write") == 1
+    assert run(main, script, "--write", "--allow-dirty") == 1
     assert "token_mask_ratio" in main.read_text()
     assert script.read_text() == text
 
@@ -184,7 +184,7 @@ def test_rights_of_a_launcher_stay(tmp_path: Path) -> None:
     """An executable launcher is executable afterwards, and only it and the parser changed."""
     _, script = write(tmp_path, main_py=PARSER, launch_sh="python main.py --clustering_mode masked\n")
     script.chmod(0o750)
-    assert run(tmp_path, "--write") == 0
+    assert run(tmp_path, "--write", "--allow-dirty") == 0
     assert stat.S_IMODE(script.stat().st_mode) == 0o750
     assert sorted(path.name for path in tmp_path.iterdir()) == ["launch.sh", "main.py"]
 
@@ -192,7 +192,7 @@ def test_rights_of_a_launcher_stay(tmp_path: Path) -> None:
 def test_the_new_parser_runs(tmp_path: Path) -> None:
     """The parser that is written has official's defaults for the new flags and refuses the old."""
     (main,) = write(tmp_path, main_py=PARSER + "print(vars(parser.parse_args()))\n")
-    assert run(main, "--write") == 0
+    assert run(main, "--write", "--allow-dirty") == 0
     done = subprocess.run([sys.executable, str(main)], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(
         {"lr": 0.1, "mask_ratio_min": 0.1, "mask_ratio_max": 0.5, "mask_sample_probability": 0.5, "epochs": 10}

@@ -21,7 +21,7 @@ def test_a_flag_stays_while_anything_reads_it(tmp_path: Path, capsys: pytest.Cap
     assert [place["line"] for place in ratio["define"]] == [5]
     assert [(place["path"], place["line"], place["value"]) for place in ratio["set"]] == [(launch.as_posix(), 1, "0.4")]
     before = {path: path.read_bytes() for path in (main, trainer, launch)}
-    assert run(tmp_path, "--write") == 1
+    assert run(tmp_path, "--write", "--allow-dirty") == 1
     assert {path: path.read_bytes() for path in before} == before
 
 
@@ -68,7 +68,7 @@ def test_token_mask_ratio_is_never_converted_silently(tmp_path: Path, capsys: py
     said = " ".join(capsys.readouterr().out.split())
     assert "token_mask_ratio goes: nothing in the files given reads it; has no official equivalent" in said
     assert "Its value is not carried over; choose mask_ratio_min, mask_ratio_max and mask_sample_probability" in said
-    assert run(tmp_path, "--write") == 0
+    assert run(tmp_path, "--write", "--allow-dirty") == 0
     assert "0.37" not in main.read_text()
     assert '"--mask_ratio_min", type=float, default=0.1' in main.read_text()
 
@@ -85,7 +85,7 @@ def test_new_flags_that_are_read_are_defined(tmp_path: Path, capsys: pytest.Capt
     assert flags["mask_ratio_min"]["proposal"] == "new"
     assert flags["mask_ratio_max"]["proposal"] is None
     assert "mask_sample_probability" not in flags
-    assert run(main, trainer, "--write") == 0
+    assert run(main, trainer, "--write", "--allow-dirty") == 0
     lines = main.read_text().splitlines()
     assert lines[-1].startswith('parser.add_argument("--mask_ratio_min", type=float, default=0.1')
     assert main.read_text().startswith(parser)
@@ -116,7 +116,7 @@ list: [1, 2]  # kept
 def test_comments_in_yaml_stay(tmp_path: Path) -> None:
     """A nested key goes with its line; every other byte stays, comments included."""
     _, config = write(tmp_path, main_py=PARSER, config_yaml=YAML)
-    assert run(tmp_path, "--write") == 0
+    assert run(tmp_path, "--write", "--allow-dirty") == 0
     assert config.read_text() == YAML.replace("    token_mask_ratio: 0.4    # gone\n", "")
 
 
@@ -145,7 +145,7 @@ def test_two_keys_that_are_a_whole_mapping_are_left(tmp_path: Path, capsys: pyte
     """Both flags are all that a mapping holds: without them it would be null, so nothing is written."""
     text = "ibot:\n  token_mask_ratio: 0.4\n  clustering_mode: masked\nlr: 1\n"
     _, config = write(tmp_path, main_py=PARSER, config_yaml=text)
-    assert run(tmp_path, "--write") == 2
+    assert run(tmp_path, "--write", "--allow-dirty") == 2
     assert "its other values would change" in capsys.readouterr().err
     assert config.read_text() == text
 
@@ -166,7 +166,7 @@ def test_launchers_alone_prove_nothing(tmp_path: Path, capsys: pytest.CaptureFix
     """Without the program that may read it, a flag is not removed from a launcher."""
     (launch,) = write(tmp_path, launch_sh="python main.py --clustering_mode masked\n")
     assert shown(capsys, launch)["flags"]["clustering_mode"]["proposal"] == "blocked"
-    assert run(launch, "--write") == 1
+    assert run(launch, "--write", "--allow-dirty") == 1
     assert "clustering_mode" in launch.read_text()
 
 
@@ -211,7 +211,7 @@ def test_names_that_mean_something_else_are_left(tmp_path: Path, capsys: pytest.
         keys_py='GONE = {"token_mask_ratio": "see the guide", "clustering_mode": "see the guide"}\n',
         train_py="def f(cfg, args):\n    return cfg.ibot.mask_sample_probability, args.lr\n",
     )
-    assert run(tmp_path, "--write") == 0
+    assert run(tmp_path, "--write", "--allow-dirty") == 0
     assert (tmp_path / "keys.py").read_text().count("see the guide") == 2
     assert "mask_sample_probability" not in (tmp_path / "main.py").read_text()
 
@@ -223,7 +223,7 @@ def test_a_launcher_of_a_flag_that_the_parser_lost(tmp_path: Path) -> None:
         main_py='import argparse\np = argparse.ArgumentParser()\np.add_argument("--lr", default=1)\n',
         launch_sh="python main.py --clustering_mode masked --lr 1\n",
     )
-    assert run(tmp_path, "--write") == 0
+    assert run(tmp_path, "--write", "--allow-dirty") == 0
     assert launch.read_text() == "python main.py --lr 1\n"
 
 
@@ -235,9 +235,9 @@ def test_a_configuration_in_yaml_alone(tmp_path: Path) -> None:
         config_yaml="ibot:\n  loss_weight: 1.0\n  clustering_mode: masked  # gone\n",
         other_yaml="service:\n  clustering_mode: masked\n  port_number: 1\n",
     )
-    assert run(tmp_path / "train.py", config, "--write") == 0
+    assert run(tmp_path / "train.py", config, "--write", "--allow-dirty") == 0
     assert config.read_text() == "ibot:\n  loss_weight: 1.0\n"
-    assert run(tmp_path / "train.py", other, "--write") == 0
+    assert run(tmp_path / "train.py", other, "--write", "--allow-dirty") == 0
     assert "clustering_mode" in other.read_text()
 
 
