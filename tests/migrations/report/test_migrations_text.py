@@ -228,3 +228,17 @@ def test_contents_list_ids_and_order() -> None:
         "A01  Renaming A01 (advisory)",
     ]
     assert "applied in this order: 0006, 0003, 0001" in text
+
+
+def test_advisories_that_found_something_are_listed_and_the_others_counted(tmp_path: Path) -> None:
+    """Below the seven, with the same columns; what found nothing takes one line for all."""
+    (tmp_path / "trainer.py").write_text("new6()\nold1()\n", encoding="utf-8")
+    silent = [fake_with(id_, lambda project: []) for id_ in ("A02", "A03")]
+    found = survey(discover(str(tmp_path)), [fake("0006")], [fake("0001"), *silent])
+    lines = status_text(found, console()).splitlines()
+    start = lines.index("advisory, changes no exit code:")
+    assert lines[start + 1 : start + 4] == [
+        "id    state     rewrite  where         what was found",
+        "0001  diverged  by hand  trainer.py:2  Renaming 1: old1 is called, official calls new1",
+        "2 advisory rules looked and found nothing",
+    ]
