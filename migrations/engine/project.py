@@ -40,10 +40,17 @@ class Project:
         """Why files that were asked for could not be parsed, by path; grows as files are asked for."""
         return {}
 
-    def matching(self, *patterns: re.Pattern[bytes]) -> Iterator[SourceFile]:
-        """Yield the files whose bytes match every pattern and that can be parsed; others are not parsed."""
+    def matching(
+        self, *patterns: re.Pattern[bytes], wanted: Callable[[SourceFile], bool] | None = None
+    ) -> Iterator[SourceFile]:
+        """Yield the files whose bytes match every pattern and that can be parsed; others are not parsed.
+
+        Args:
+            patterns: all of which must match.
+            wanted: a further question, of files that match, which is answered without the tree.
+        """
         for file in self.files.values():
-            if all(file.matches(pattern) for pattern in patterns):
+            if all(file.matches(pattern) for pattern in patterns) and (wanted is None or wanted(file)):
                 if self.watch is not None:
                     self.watch(file.path)
                 if file.error:

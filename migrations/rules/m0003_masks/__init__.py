@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
 import libcst as cst
 
@@ -30,11 +29,11 @@ _FLAGS = (
 
 def find(project: Project) -> list[Finding]:
     """Return every generator of masks: blocks wherever they are, other draws where a student takes them."""
-    found = [_block(one) for file in _parsed(project, _may_hold_blocks) for one in generators(file)]
-    for file in _parsed(project, _may_name_official):
+    found = [_block(one) for file in project.matching(_PREFILTER, wanted=_may_hold_blocks) for one in generators(file)]
+    for file in project.matching(_PREFILTER, wanted=_may_name_official):
         found += _officials(file) + _bins(file)
     if paths := linked_paths(project):
-        calls = Calls(project, _parsed(project, lambda file: file.path in paths))
+        calls = Calls(project, list(project.matching(_PREFILTER, wanted=lambda file: file.path in paths)))
         found += [_draw(one) for one in draws(calls)] + _per_crop(calls)
     looked = "no generator of masks was found whose masks a student takes beside a teacher"
     return found or [Finding("0003", State.UNKNOWN, looked)]
@@ -48,18 +47,6 @@ def _may_name_official(file: SourceFile) -> bool:
     return any(
         word in file.data for word in (b"np.linspace", b"numpy.linspace", b"MaskingGenerator", b"draw_block_masks")
     )
-
-
-def _parsed(project: Project, wanted: Callable[[SourceFile], bool]) -> list[SourceFile]:
-    """Return the files that may matter and can be parsed; why others cannot is noted in the project."""
-    found = []
-    for file in project.files.values():
-        if _PREFILTER.search(file.data) and wanted(file):
-            if file.error:
-                project.errors[file.path] = file.error
-            else:
-                found.append(file)
-    return found
 
 
 def _block(one: Generator) -> Finding:

@@ -2,18 +2,57 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from dataclasses import dataclass
 
 import libcst as cst
 
 from migrations.engine.source import SourceFile
+from migrations.flow.glance import glance
 from migrations.flow.nodes import attribute_chain, callee, find_all, literal, names_in
 
-__all__ = ["PREFILTER", "Arm", "Chain", "chains", "turned_masks"]
+__all__ = ["PREFILTER", "Arm", "Chain", "chains", "may_matter", "turned_masks"]
 
 PREFILTER = re.compile(rb"ones_like|logical_not|~\s*[A-Za-z_]|(?i:proto\w*|cluster\w*)_?(?i:loss)")
 """Masks that are inverted or made full, and losses named after prototypes or clusters."""
+
+
+_PROTOTYPE_LOSS = re.compile(rb"(?i)(proto\w*|cluster\w*)_?loss")
+_ANY_LOSS = re.compile(rb"(?i)loss|criterion")
+_TURNS = {"logical_not", "ones_like", "bitwise_not"}
+
+
+def may_matter(file: SourceFile) -> bool:
+    """Whether a file names a prototype loss, or branches on a text where a mask is inverted or filled.
+
+    Python's own parser is asked, which takes a tenth of LibCST's time: nearly every file with a model in it has a
+    loss, a comparison and `ones_like` somewhere. What it does not take is for LibCST to judge.
+    """
+    if not file.matches(_ANY_LOSS):
+        return False
+    if file.matches(_PROTOTYPE_LOSS):
+        return True
+    if b"==" not in file.data:
+        return False
+    tree = glance(file)
+    if tree is None:
+        return True
+    branches = (node for node in ast.walk(tree) if isinstance(node, ast.If) and _on_a_text(node.test))
+    return any(_turns(node) for branch in branches for node in ast.walk(branch))
+
+
+def _on_a_text(test: ast.expr) -> bool:
+    return isinstance(test, ast.Compare) and any(
+        isinstance(side, ast.Constant) and isinstance(side.value, str) for side in (test.left, *test.comparators)
+    )
+
+
+def _turns(node: ast.AST) -> bool:
+    if isinstance(node, ast.UnaryOp):
+        return isinstance(node.op, ast.Invert)
+    called = node.func if isinstance(node, ast.Call) else None
+    return getattr(called, "attr", getattr(called, "id", "")) in _TURNS
 
 
 @dataclass(frozen=True)
@@ -153,7 +192,7 @@ def turned_masks(body: cst.CSTNode) -> set[str]:
         if isinstance(operation.operator, cst.BitInvert)
     }
     for call in find_all(body, cst.Call):
-        if callee(call) in ("logical_not", "ones_like", "bitwise_not"):
+        if callee(call) in _TURNS:
             given = [call.args[0].value] if call.args else []
             method_of = [call.func.value] if isinstance(call.func, cst.Attribute) else []
             found |= {attribute_chain(node) for node in (*given, *method_of)}

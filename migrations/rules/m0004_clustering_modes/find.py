@@ -16,7 +16,7 @@ from migrations.flow.bindings import resolve
 from migrations.flow.flags import Flag, flag_reads, flags
 from migrations.flow.nodes import callee, find_all, literal, names_in
 from migrations.flow.settings import Setting, settings
-from migrations.rules.m0004_clustering_modes.chains import PREFILTER, Arm, Chain, chains, turned_masks
+from migrations.rules.m0004_clustering_modes.chains import PREFILTER, Arm, Chain, chains, may_matter, turned_masks
 
 __all__ = ["find"]
 
@@ -27,7 +27,7 @@ def find(project: Project) -> list[Finding]:
     """Return a finding per chain of modes, and one per call of a prototype loss outside of them."""
     found: list[Finding] = []
     all_chains: list[Chain] = []
-    files = [file for file in project.matching(PREFILTER) if re.search(rb"(?i)loss|criterion", file.data)]
+    files = list(project.matching(PREFILTER, wanted=may_matter))
     for file in files:
         all_chains += chains(file) if b"==" in file.data else []
     defined = flags(project) if all_chains else {}

@@ -344,6 +344,6 @@ def test_the_miniature_fork_is_found_and_mended() -> None:
 
 def test_a_file_that_does_not_parse_stops_nothing() -> None:
     """It is reported by the project, and the others are looked at."""
-    project = Project.of_texts({"main.py": PARSER, "loop.py": LOOP, "bad.py": "def f(:\n    ~m loss\n"})
+    project = Project.of_texts({"main.py": PARSER, "loop.py": LOOP, "bad.py": "def f(:\n    ~m == loss\n"})
     assert [finding.state for finding in MIGRATION.find(project)] == [State.DIVERGED]
     assert "bad.py" in project.errors
