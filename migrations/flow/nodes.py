@@ -15,6 +15,9 @@ __all__ = ["argument", "attribute_chain", "callee", "find_all", "literal", "name
 
 NodeT = TypeVar("NodeT", bound=cst.CSTNode)
 
+# Told by their class, since generating their code only to see that it is none takes most of a walk's time.
+_NO_LITERALS = (cst.Call, cst.Attribute, cst.Subscript, cst.Comparison, cst.BooleanOperation, cst.IfExp, cst.ListComp)
+
 
 def find_all(tree: cst.CSTNode, kind: type[NodeT]) -> list[NodeT]:
     """Return the nodes of a kind below (or at) a node, in the order of the text."""
@@ -62,7 +65,9 @@ def argument(call: cst.Call, keyword: str, position: int | None = None) -> cst.B
 
 def literal(node: cst.CSTNode | None) -> object:
     """Return the value of a literal (number, string, tuple, list, dict, None, True); Ellipsis where it is none."""
-    if node is None:
+    if node is None or isinstance(node, _NO_LITERALS):
+        return ...
+    if isinstance(node, cst.Name) and node.value not in ("None", "True", "False"):
         return ...
     try:
         value: object = ast.literal_eval(cst.Module([]).code_for_node(node).strip())
