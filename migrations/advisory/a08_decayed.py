@@ -21,7 +21,7 @@ _LAYER_SCALE = re.compile(
     rb"layer_?scale|init_values|self\.(gamma|lambda)_?\d*\s*(:[^=\n]+)?=\s*(torch\.)?nn\.Param", re.I
 )
 _DECAY = re.compile(r"decay|regulari[sz]|\bwd\b", re.IGNORECASE)
-_DIMENSIONS = re.compile(r"\.(ndim|dim\(\)|shape|size\(\)|ndimension\(\))")
+_OTHERWISE = re.compile(r"\.(ndim|dim\(\)|shape|size\(\)|ndimension\(\))|isinstance\(")  # by size, or by kind of module
 _SCALES = re.compile(r"gamma|\bls[12]?\b|layer_?scale|lambda", re.IGNORECASE)
 _TRAINED = re.compile(r"(^|[._])(student|model|net|network|backbone|self|module)$")
 _DECAYS_BY_DEFAULT = {"AdamW": 0.01}
@@ -48,7 +48,7 @@ def find(project: Project) -> list[Finding]:
 def _by_name(file: SourceFile, function: cst.FunctionDef, scales: bool) -> Iterator[Finding]:
     """A function that chooses by the names of parameters which of them are spared, and by nothing else."""
     body = file.code(function)
-    if not _DECAY.search(body) or _DIMENSIONS.search(body):
+    if not _DECAY.search(body) or _OTHERWISE.search(body):
         return
     texts = [(text, str(text.evaluated_value)) for text in _tested(file, function)]
     spared = " ".join(value for _, value in texts)

@@ -120,7 +120,9 @@ def _inverts(file: SourceFile, blur: cst.ClassDef, name: str) -> bool | None:
     """Whether a class applies its blur with 1 - p, as official's does; None where its source does not tell."""
     if any(attribute_chain(base.value).split(".")[-1] == "RandomApply" for base in blur.bases):
         return _handed_over(blur, name)
-    draws = [c for c in find_all(blur, cst.Comparison) if _is_draw(file, c, name)]
+    kept = [a for a in find_all(blur, cst.Assign) if attribute_chain(a.value) == name]  # `self.prob = p`
+    names = {name, *(attribute_chain(target.target).split(".")[-1] for a in kept for target in a.targets)}
+    draws = [c for c in find_all(blur, cst.Comparison) if _is_draw(file, c, names)]
     answers = {_skips(file, draw) for draw in draws}
     return answers.pop() if len(answers) == 1 else None
 
@@ -139,11 +141,11 @@ def _handed_over(blur: cst.ClassDef, name: str) -> bool | None:
     return None
 
 
-def _is_draw(file: SourceFile, comparison: cst.Comparison, name: str) -> bool:
+def _is_draw(file: SourceFile, comparison: cst.Comparison, names: set[str]) -> bool:
     """Whether a comparison is `random() < p` or the like, the draw on the left."""
-    right = attribute_chain(comparison.comparisons[0].comparator).split(".")[-1].lstrip("_")
+    right = attribute_chain(comparison.comparisons[0].comparator).split(".")[-1]
     drawn = re.search(r"rand|uniform", file.code(comparison.left)) is not None
-    return drawn and right == name and len(comparison.comparisons) == 1
+    return drawn and right in names and len(comparison.comparisons) == 1
 
 
 def _skips(file: SourceFile, draw: cst.Comparison) -> bool | None:

@@ -55,10 +55,11 @@ def test_biases_alone_let_norms_decay() -> None:
         'name.endswith(".bias") or param.ndim <= 1',
         'name.endswith(".bias") or len(param.shape) == 1',
         'name.endswith(".bias") or param.dim() == 1',
+        'name.endswith(".bias") or isinstance(owner(name), SPARED)',
         '"bias" in name or "norm" in name or "layer_scale" in name',
         '"bias" in name or "norm" in name or "ls1" in name or "ls2" in name',
     ],
-    ids=["official", "ndim", "DINO v1", "dim", "layer_scale", "ls1"],
+    ids=["official", "ndim", "DINO v1", "dim", "kind of module", "layer_scale", "ls1"],
 )
 def test_tests_that_spare_layer_scale_are_silent(test: str) -> None:
     """By name, or by the number of dimensions, which is 1 for gamma too."""

@@ -13,11 +13,11 @@ class GaussianBlur:
     """DINO v1's, without PIL: it applies with p."""
 
     def __init__(self, p: float = 0.5) -> None:
-        self.p = p
+        self.prob = p
 
     def __call__(self, img: str) -> str:
         """Return the image, blurred or not."""
-        do_it = random.random() <= self.p
+        do_it = random.random() <= self.prob
         if not do_it:
             return img
         return "blurred"
