@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from bench.figures import Measured
+from bench.report import markdown
 from bench.settings import CLOCKS, PRECISIONS, Settings, from_options
 from bench.worker import ArmError, Job, Worker, check_agreement, time_arm
 from parity.errors import ReferenceSourceError
@@ -62,6 +64,15 @@ def pytest_report_header(config: pytest.Config) -> str:
     return f"bench: {settings_of(config).header()}"
 
 
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Show rates, memory and ratios, which pytest-benchmark's own table has no columns for."""
+    if RECORDED:
+        machine = {"machine": platform.machine()}
+        run = {"benchmarks": RECORDED, "bench": settings_of(config).header(), "machine_info": machine}
+        terminalreporter.section("bench")
+        terminalreporter.write(markdown(run))
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
     """Keep the line that says what was measured with the numbers."""
@@ -84,6 +95,18 @@ class ReportedSeconds:
 
 
 CLOCK = ReportedSeconds()
+
+
+RECORDED: list[dict[str, Any]] = []
+"""What this session measured, in the form of pytest-benchmark's JSON."""
+
+
+@pytest.fixture(autouse=True)
+def recorded(benchmark: Any) -> Iterator[None]:
+    """Keep what a benchmark measured for the summary."""
+    yield
+    if benchmark.stats is not None and "kind" in benchmark.extra_info:
+        RECORDED.append({"extra_info": benchmark.extra_info, "stats": {"min": benchmark.stats.stats.min}})
 
 
 @pytest.fixture(scope="session")
