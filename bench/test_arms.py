@@ -40,5 +40,5 @@ def test_doubling(benchmark: Any, measure: Measure, settings: Settings, size: st
     """Time the unified arm's whole step at half the run's batch, and with one of its sizes twice as large."""
     base = replace(settings, batch=max(settings.batch // 2, 2))
     chosen = base if size == "base" else replace(base, **{size: 2 * getattr(base, size)})
-    measured = measure(f"unified step, {size} doubled", "unified", "step", chosen=chosen)
+    measured = measure(f"unified step, {size}", "unified", "step", chosen=chosen)
     benchmark.extra_info.update(kind="double", what=size, **measured.extra_info(None))
