@@ -142,6 +142,18 @@ def regressions(found: Mapping[str, float], baseline: Mapping[str, float]) -> li
     return lines
 
 
+def _baseline(path: Path | None, header: str) -> dict[str, float]:
+    """Return the ratios to compare with: none where there is no file, or where it is of other sizes."""
+    if path is None:
+        return {}
+    kept = json.loads(path.read_text("utf-8"))
+    if kept["bench"].split(";")[0] != header.split(";")[0]:
+        print(f"not compared with {path}, which is of other sizes: {kept['bench']}")
+        return {}
+    ratios_then: dict[str, float] = kept["ratios"]
+    return ratios_then
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the table, the picture and the ratios, and print the table; see the module for the exit code."""
     parser = argparse.ArgumentParser("python -m bench.report", description="Table, picture and required ratios.")
@@ -152,7 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     try:
         run = read(args.files)
-        baseline = {} if args.baseline is None else json.loads(args.baseline.read_text("utf-8"))["ratios"]
+        baseline = _baseline(args.baseline, run["bench"])
     except (OSError, ValueError, KeyError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_COULD_NOT

@@ -79,6 +79,12 @@ def test_ratios_by_hand() -> None:
     }
 
 
+def test_a_ratio_taken_in_turns_is_preferred() -> None:
+    """Two times from different minutes say less than times that alternated."""
+    pair = [benchmark("micro", "masks_14 official", 9.0), benchmark("micro", "masks_14 port", 2.0, over_official=3.75)]
+    assert ratios(pair) == {"masks_14": 3.75}
+
+
 def test_nothing_measured_is_nothing_claimed() -> None:
     """Every required ratio has a verdict, and without measurements none is reached."""
     assert [verdict.word for verdict in verdicts(ratios([]))] == ["not measured"] * len(REQUIRED)

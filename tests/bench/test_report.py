@@ -111,9 +111,15 @@ def test_a_run_worse_than_its_baseline_is_told(tmp_path: Path, capsys: pytest.Ca
     """The line says which ratio, and from what to what."""
     file, baseline = tmp_path / "run.json", tmp_path / "baseline.json"
     file.write_text(json.dumps(run(micro("masks_14 official", 0.008), micro("masks_14 port", 0.004))))
-    baseline.write_text(json.dumps({"ratios": {"masks_14": 4.0}}))
-    assert main([str(file), "--output-dir", str(tmp_path), "--baseline", str(baseline)]) == 1
+    options = [str(file), "--output-dir", str(tmp_path), "--baseline", str(baseline)]
+    baseline.write_text(json.dumps({"bench": "vit_small, 8 images; fp32", "ratios": {"masks_14": 4.0}}))
+    assert main(options) == 1
     assert "worse: masks_14: 2.00, was 4.00 in the baseline" in capsys.readouterr().out
+    baseline.write_text(json.dumps({"bench": "vit_large, 8 images; fp32", "ratios": {"masks_14": 4.0}}))
+    main(options)
+    printed = capsys.readouterr().out
+    assert "worse: " not in printed
+    assert "which is of other sizes: vit_large, 8 images; fp32" in printed
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", "not JSON", None])
