@@ -3,7 +3,7 @@
     python -m bench.report JSON… [--output-dir output/bench] [--baseline bench/baseline.json] [--save-baseline FILE]
 
 Exit code 0 where everything was measured, whether or not a ratio was reached; 1 where a part is missing, or a ratio is
-worse than the baseline by more than a tenth; 2 where a file cannot be read.
+worse than the baseline by more than a quarter; 2 where a file cannot be read.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from bench.picture import draw
 __all__ = ["main", "markdown", "read", "regressions"]
 
 TABLE, PICTURE, RATIOS = "bench.md", "bench.png", "ratios.json"
-TOLERANCE = 0.1
-"""Share by which a ratio may be worse than the baseline's: repeated runs on a busy machine differ by as much."""
+TOLERANCE = 0.25
+"""Share by which a ratio may be worse than the baseline's: repeated runs on a busy machine differ by a fifth."""
 EXIT_OK, EXIT_INCOMPLETE, EXIT_COULD_NOT = 0, 1, 2
 Run = Mapping[str, Any]
 
