@@ -7,6 +7,7 @@ nox -s lint               ruff and mypy
 Not run by default:
 nox -s demo [-- ARGS]     port/train.py in that environment: without ARGS a small ViT on bundled images
 nox -s learns [-- ARGS]   three longer trainings, whose features must beat untrained ones and raw pixels
+nox -s bench [-- ARGS]    how fast port is, against official code and the three-view fork: bench/README.md
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import nox
@@ -30,7 +32,7 @@ REPORTS = {"--json": "parity-report.json", "--markdown": "parity-report.md"}
 
 def install(session: nox.Session) -> None:
     """Make the shared environment, or bring it up to date when pyproject.toml or the interpreter changed."""
-    groups = nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "tests", "lint")
+    groups = nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "tests", "bench", "lint")
     wanted = hashlib.sha256((Path("pyproject.toml").read_text() + sys.version).encode()).hexdigest()
     stamp = SHARED / "installed"
     if stamp.is_file() and stamp.read_text() == wanted:
@@ -42,10 +44,11 @@ def install(session: nox.Session) -> None:
     stamp.write_text(wanted)
 
 
-def call(session: nox.Session, program: str, *arguments: str) -> None:
-    """Run a program of the shared environment."""
+def call(session: nox.Session, program: str, *arguments: str, success_codes: Sequence[int] = (0,)) -> None:
+    """Run a program of the shared environment; other exit codes than these end the session."""
     path = os.pathsep.join((str(BIN), os.environ.get("PATH", "")))
-    session.run(str(BIN / program), *arguments, external=True, env={"PATH": path, "VIRTUAL_ENV": str(SHARED)})
+    env = {"PATH": path, "VIRTUAL_ENV": str(SHARED)}
+    session.run(str(BIN / program), *arguments, external=True, env=env, success_codes=success_codes)
 
 
 @nox.session(venv_backend="none")
@@ -87,3 +90,17 @@ def learns(session: nox.Session) -> None:
     """Train with three seeds and compare k-NN accuracy on held-out tiles; ARGS go to `python -m bench.learns`."""
     install(session)
     call(session, "python", "-m", "bench.learns", *session.posargs)
+
+
+@nox.session(venv_backend="none", default=False)
+def bench(session: nox.Session) -> None:
+    """Measure at the sizes of the required ratios; ARGS go to `pytest bench`. Table and picture: output/bench."""
+    install(session)
+    output = Path("output/bench")
+    output.mkdir(parents=True, exist_ok=True)
+    measured = output / "bench.json"
+    measured.unlink(missing_ok=True)
+    options = ("--benchmark-only", "--bench-figures", "--benchmark-json", str(measured))
+    # 1 where an arm ran out of memory: the others still have their rows.
+    call(session, "python", "-m", "pytest", "bench", *options, *session.posargs, success_codes=(0, 1))
+    call(session, "python", "-m", "bench.report", str(measured), "--baseline", "bench/baseline.json")

@@ -1,0 +1,164 @@
+"""Options of `pytest bench`, and what its benchmarks share."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from bench.figures import Measured
+from bench.report import markdown
+from bench.settings import CLOCKS, PRECISIONS, Settings, from_options
+from bench.worker import ArmError, Job, Worker, check_agreement, time_arm
+from parity.errors import ReferenceSourceError
+from parity.reference import Reference, open_reference
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "arch": {"help": "backbone: vits, vitb, vitl, vitg, vit_demo, …"},
+    "batch": {"type": int, "help": "images per step"},
+    "precision": {"choices": PRECISIONS, "help": "precision of matrix products"},
+    "compile": {"action": "store_const", "const": True, "help": "compile port's blocks"},
+    "prototypes": {"type": int, "help": "outputs of the head"},
+    "local-crops": {"type": int, "help": "local crops per image"},
+    "device": {"choices": ("auto", "cpu", "cuda"), "help": "where to run; default auto"},
+    "clock": {"choices": CLOCKS, "help": "on a CPU: wall (default), or the seconds that the process itself used"},
+    "rounds": {"type": int, "help": "timed iterations per arm and stage"},
+    "reference": {"help": "official code: auto (default), github, pypi or a folder"},
+    "figures": {"action": "store_const", "const": True, "help": "the sizes at which the required ratios are stated"},
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--bench-…`; what is not given has the device's default."""
+    group = parser.getgroup("bench", "what `pytest bench` measures")
+    for name, details in OPTIONS.items():
+        group.addoption(f"--bench-{name}", default=None, **details)
+
+
+def settings_of(config: pytest.Config) -> Settings:
+    """Return the run's settings.
+
+    Raises:
+        pytest.UsageError: an option is not possible on this machine.
+    """
+    options = {name.replace("-", "_"): config.getoption(f"--bench-{name}") for name in OPTIONS}
+    try:
+        return from_options(options)
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse impossible options before anything is collected; choose the clock, and columns that fit on a line."""
+    chosen = settings_of(config)
+    if chosen.clock == "cpu" and chosen.device == "cpu":
+        # What runs in this process is timed like the workers: on a busy machine the wall's clock times the others.
+        config.option.benchmark_timer = "time.process_time"
+    if not config.getoption("benchmark_columns", True):
+        config.option.benchmark_columns = ["min", "median", "max", "rounds"]
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Say what is measured, and that a CPU measures smaller sizes."""
+    return f"bench: {settings_of(config).header()}"
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Show rates, memory and ratios, which pytest-benchmark's own table has no columns for."""
+    if RECORDED:
+        machine = {"machine": platform.machine()}
+        run = {"benchmarks": RECORDED, "bench": settings_of(config).header(), "machine_info": machine}
+        terminalreporter.section("bench")
+        terminalreporter.write(markdown(run))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
+    """Keep the line that says what was measured with the numbers."""
+    output_json["bench"] = settings_of(config).header()
+
+
+class ReportedSeconds:
+    """A clock that moves by what a worker reports, so that pytest-benchmark records the worker's own timing."""
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+
+    def __call__(self) -> float:
+        """Return the sum of all reported seconds."""
+        return self._seconds
+
+    def advance(self, seconds: float) -> None:
+        """Add what an iteration took."""
+        self._seconds += seconds
+
+
+CLOCK = ReportedSeconds()
+
+
+RECORDED: list[dict[str, Any]] = []
+"""What this session measured, in the form of pytest-benchmark's JSON."""
+
+
+@pytest.fixture(autouse=True)
+def recorded(benchmark: Any) -> Iterator[None]:
+    """Keep what a benchmark measured for the summary."""
+    yield
+    if benchmark.stats is not None and "kind" in benchmark.extra_info:
+        RECORDED.append({"extra_info": benchmark.extra_info, "stats": {"min": benchmark.stats.stats.min}})
+
+
+@pytest.fixture(scope="session")
+def settings(request: pytest.FixtureRequest) -> Settings:
+    """The run's settings."""
+    return settings_of(request.config)
+
+
+@pytest.fixture(scope="session")
+def agreement(settings: Settings) -> None:
+    """Fail, before anything is timed, where arms compute different numbers."""
+    try:
+        with Worker(check_agreement, "check that arms agree", settings) as worker:
+            lines = worker.receive()["disagreements"]
+    except ArmError as error:
+        pytest.fail(str(error), pytrace=False)
+    if lines:
+        pytest.fail("\n".join(lines), pytrace=False)
+
+
+Measure = Callable[..., Measured]
+
+
+@pytest.fixture
+def measure(benchmark: Any, settings: Settings) -> Measure:
+    """A function that times a job in a process of its own; `benchmark` keeps the times that it reports."""
+
+    def run(what: str, *arguments: Any, job: Job = time_arm, chosen: Settings = settings) -> Measured:
+        """Time it; memory that runs out, or any other error, fails this benchmark with one line, and no other."""
+        try:
+            with Worker(job, what, chosen, *arguments) as worker:
+                ready = worker.receive()
+                benchmark.pedantic(lambda: CLOCK.advance(worker.iterate()), rounds=chosen.rounds)
+                worker.send("stop")
+                peak = worker.receive()["peak"]
+        except ArmError as error:
+            pytest.fail(str(error), pytrace=False)
+        seconds = benchmark.stats.stats.min
+        return Measured(seconds, chosen.batch, ready["flops"], ready["ceiling"], peak)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def official(settings: Settings) -> Iterator[Reference]:
+    """Official code, for the micro-benchmarks of this process."""
+    try:
+        with open_reference(settings.reference) as reference:
+            torch.set_num_threads(settings.threads)
+            yield reference
+    except ReferenceSourceError as error:
+        pytest.skip(f"official code cannot be had: {error}")
