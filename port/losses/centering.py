@@ -14,6 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from port.kernels import is_fast
+
 __all__ = ["CenteredLoss"]
 
 
@@ -24,13 +26,21 @@ class CenteredLoss(nn.Module, ABC):
         center: buffer of shape `center_shape`, float32, in the state dict.
         student_temp: temperature of the student's softmax.
         center_momentum: share of the old centre that an update keeps.
+        fast: whether the fast forms are computed, see `port.kernels`.
         updated: false while an update is pending.
     """
 
     center: Tensor
 
-    def __init__(self, center_shape: tuple[int, ...], student_temp: float = 0.1, center_momentum: float = 0.9) -> None:
+    def __init__(
+        self,
+        center_shape: tuple[int, ...],
+        student_temp: float = 0.1,
+        center_momentum: float = 0.9,
+        kernels: str = "official_order",
+    ) -> None:
         super().__init__()
+        self.fast = is_fast(kernels)
         self.student_temp = student_temp
         self.center_momentum = center_momentum
         self.register_buffer("center", torch.zeros(center_shape))

@@ -20,9 +20,16 @@ __all__ = ["DINOLoss"]
 class DINOLoss(CenteredLoss):
     """Cross-entropy of CLS tokens, and two ways to make targets (`dinov2/loss/dino_clstoken_loss.py:12`)."""
 
-    def __init__(self, out_dim: int, student_temp: float = 0.1, center_momentum: float = 0.9) -> None:
-        """Create the loss; `out_dim` is K, and the buffer `center` has shape (1, K)."""
-        super().__init__((1, out_dim), student_temp, center_momentum)
+    def __init__(
+        self,
+        out_dim: int,
+        student_temp: float = 0.1,
+        center_momentum: float = 0.9,
+        *,
+        kernels: str = "official_order",
+    ) -> None:
+        """Create the loss; `out_dim` is K, and the buffer `center` has shape (1, K); see `port.kernels`."""
+        super().__init__((1, out_dim), student_temp, center_momentum, kernels)
 
     def batch_center(self, teacher_output: Tensor) -> Tensor:
         """Sum logits (B, K) over samples: (1, K) (`dinov2/loss/dino_clstoken_loss.py:83`)."""

@@ -25,6 +25,7 @@ class iBOTPatchLoss(CenteredLoss):  # noqa: N801 - official's name
         center_momentum: float = 0.9,
         *,
         keep_center_without_masks: bool = True,
+        kernels: str = "official_order",
     ) -> None:
         """Create the loss; the buffer `center` has shape (1, 1, K).
 
@@ -33,8 +34,9 @@ class iBOTPatchLoss(CenteredLoss):  # noqa: N801 - official's name
             student_temp: temperature of the student's softmax.
             center_momentum: share of the old centre that an update keeps.
             keep_center_without_masks: false for official's NaN after a batch without masks (quirk Q13).
+            kernels: see `port.kernels`.
         """
-        super().__init__((1, 1, patch_out_dim), student_temp, center_momentum)
+        super().__init__((1, 1, patch_out_dim), student_temp, center_momentum, kernels)
         self.keep_center_without_masks = keep_center_without_masks
 
     def batch_center(self, teacher_output: Tensor) -> Tensor:
