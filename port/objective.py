@@ -116,7 +116,7 @@ class Objective(StudentTeacher):
         optimised: dict[str, Tensor] = {}
         displayed: dict[str, Tensor] = {}
         if n_local > 0:
-            local_loss = self.dino_loss(outputs.local_cls.chunk(n_local), targets.dino) / n_terms
+            local_loss = self.dino_loss(outputs.local_cls.unflatten(0, (n_local, -1)), targets.dino) / n_terms
             displayed["dino_local_crops_loss"] = local_loss
             optimised["dino_local_crops_loss"] = self.cfg.dino.loss_weight * local_loss
 

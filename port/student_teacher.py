@@ -10,6 +10,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from port.kernels import is_fast
 from port.models import ARCHITECTURES, Architecture, DINOHead, build_model
 from port.optim import fuse_params_groups, get_params_groups_with_decay
 from port.weights import load_backbone
@@ -30,12 +31,14 @@ class StudentTeacher(nn.Module):
         embed_dim: features of the backbone.
         do_ibot: whether there is an iBOT loss.
         ibot_separate_head: whether it has a head of its own.
+        fast: whether the fast forms are computed, see `port.kernels`.
     """
 
     def __init__(self, cfg: DictConfig, *, architectures: Mapping[str, Architecture] = ARCHITECTURES) -> None:
         """Build backbones and heads, in official's order: teacher backbone first, student head first."""
         super().__init__()
         self.cfg = cfg
+        self.fast = is_fast(cfg.kernels)
         self.do_ibot = cfg.ibot.loss_weight > 0
         self.ibot_separate_head = bool(self.do_ibot and cfg.ibot.separate_head)
         student_backbone, teacher_backbone, self.embed_dim = build_model(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from port.losses.centering import CenteredLoss
+from port.losses.cross_entropy import soft_cross_entropy
 from port.losses.precision import widened
 from port.losses.sinkhorn import sinkhorn_knopp, total_from_tensor
 
@@ -100,10 +101,18 @@ class iBOTPatchLoss(CenteredLoss):  # noqa: N801 - official's name
             n_masked_patches: M; None where there are no further rows.
             masks_weight: (M,), 1 / masked patches in the same row; None to compute it from the masks.
         """
-        loss = self._log_likelihood(student_patch_tokens_masked, teacher_patch_tokens_masked)
         if masks_weight is None:
             weight_per_row = 1 / student_masks_flat.sum(-1).clamp(min=1.0)
             masks_weight = weight_per_row.unsqueeze(-1).expand_as(student_masks_flat)[student_masks_flat]
+        if self.fast:
+            return soft_cross_entropy(
+                student_patch_tokens_masked[:n_masked_patches].unsqueeze(0),
+                teacher_patch_tokens_masked[:n_masked_patches],
+                self.student_temp,
+                weights=masks_weight,
+                scale=1 / student_masks_flat.shape[0],
+            )
+        loss = self._log_likelihood(student_patch_tokens_masked, teacher_patch_tokens_masked)
         if n_masked_patches is not None:
             loss = loss[:n_masked_patches]
         loss = loss * masks_weight

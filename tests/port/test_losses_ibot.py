@@ -1,11 +1,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import pytest
 import torch
 
+from port.kernels import KERNELS
 from port.losses import iBOTPatchLoss
+
+
+@pytest.fixture(params=KERNELS, autouse=True, scope="module")
+def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Every test is of both forms: `iBOTPatchLoss(K)` is built in one of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        defaults = iBOTPatchLoss.__init__.__kwdefaults__
+        assert defaults is not None
+        patch.setitem(defaults, "kernels", request.param)
+        assert iBOTPatchLoss(2).fast is (request.param == "fast")
+        yield request.param
+
 
 # Two of three rows are masked: one patch in row 0, two in row 2.
 MASKS = torch.tensor([[True, False], [False, False], [True, True]])
@@ -72,6 +86,17 @@ def test_the_gradient_is_weighted_student_minus_teacher() -> None:
     (gradient,) = torch.autograd.grad(loss, student)
     expected = WEIGHTS[:, None] * (torch.softmax(student.detach() / 0.1, -1) - teacher) / (0.1 * 3)
     torch.testing.assert_close(gradient, expected)
+
+
+def test_both_forms_agree() -> None:
+    """Value and gradient, padded rows and weights of its own making included, to rounding in float64."""
+    student, teacher = (x.double() for x in pair(5))
+    student.requires_grad_()
+    for options in ((3, WEIGHTS), (3, None)):
+        values = [iBOTPatchLoss(4, kernels=k).forward_masked(student, teacher, MASKS, *options) for k in KERNELS]
+        torch.testing.assert_close(values[1], values[0], rtol=1e-14, atol=1e-14)
+        gradients = [torch.autograd.grad(value, student)[0] for value in values]
+        torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-13, atol=1e-14)
 
 
 def test_no_masked_patch_costs_nothing() -> None:
