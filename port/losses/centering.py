@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from port.kernels import is_fast
+from port.losses.sinkhorn_scaling import softmax_by_rows
 
 __all__ = ["CenteredLoss"]
 
@@ -65,6 +66,8 @@ class CenteredLoss(nn.Module, ABC):
             Probabilities of the same shape; float32 even for half-precision logits, as the centre is float32.
         """
         self.apply_center_update()
+        if self.fast:
+            return softmax_by_rows(teacher_output, self.center, teacher_temp)
         return torch.softmax((teacher_output - self.center) / teacher_temp, dim=-1)
 
     @torch.no_grad()

@@ -15,6 +15,7 @@ from port.losses.centering import CenteredLoss
 from port.losses.cross_entropy import soft_cross_entropy
 from port.losses.precision import widened
 from port.losses.sinkhorn import sinkhorn_knopp, total_from_world_size
+from port.losses.sinkhorn_scaling import scaling_sinkhorn_knopp
 
 __all__ = ["DINOLoss"]
 
@@ -39,6 +40,8 @@ class DINOLoss(CenteredLoss):
 
     def sinkhorn_knopp_teacher(self, teacher_output: Tensor, teacher_temp: float, n_iterations: int = 3) -> Tensor:
         """Assign logits (B, K) to prototypes: float32 (B, K) (`dinov2/loss/dino_clstoken_loss.py:36`)."""
+        if self.fast and n_iterations > 0:
+            return scaling_sinkhorn_knopp(teacher_output, teacher_temp, n_iterations)
         n_samples = total_from_world_size(teacher_output.shape[0])
         return sinkhorn_knopp(teacher_output, teacher_temp, n_samples, n_iterations)
 

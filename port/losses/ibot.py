@@ -12,6 +12,7 @@ from port.losses.centering import CenteredLoss
 from port.losses.cross_entropy import soft_cross_entropy
 from port.losses.precision import widened
 from port.losses.sinkhorn import sinkhorn_knopp, total_from_tensor
+from port.losses.sinkhorn_scaling import scaling_sinkhorn_knopp
 
 __all__ = ["iBOTPatchLoss"]
 
@@ -66,6 +67,8 @@ class iBOTPatchLoss(CenteredLoss):  # noqa: N801 - official's name
             n_masked_patches_tensor: int64 (1,), M of this rank; left as it is (Q11).
             n_iterations: passes of row and column normalisation.
         """
+        if self.fast and n_iterations > 0:
+            return scaling_sinkhorn_knopp(teacher_output, teacher_temp, n_iterations)
         n_samples = total_from_tensor(n_masked_patches_tensor)
         return sinkhorn_knopp(teacher_output, teacher_temp, n_samples, n_iterations)
 
