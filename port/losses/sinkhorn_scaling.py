@@ -37,7 +37,7 @@ def scaling_sinkhorn_knopp(teacher_output: Tensor, teacher_temp: float, n_iterat
     with autocast_off(teacher_output.device):
         q = teacher_output.float() / teacher_temp  # the only tensor of this size
         columns = _log_sums_over_samples(q)
-        for rows in row_chunks(*q.shape, q.device):
+        for rows in row_chunks(len(q), q.shape[1], q.device):
             q[rows] = torch.softmax(q[rows].sub_(columns), dim=1)
         if n_iterations == 1:
             return q
@@ -45,7 +45,7 @@ def scaling_sinkhorn_knopp(teacher_output: Tensor, teacher_temp: float, n_iterat
         for _ in range(n_iterations - 1):
             of_prototypes = _summed_over_ranks(torch.mv(q.t(), of_samples)).reciprocal_()
             of_samples = torch.mv(q, of_prototypes).reciprocal_()
-        for rows in row_chunks(*q.shape, q.device):
+        for rows in row_chunks(len(q), q.shape[1], q.device):
             q[rows].mul_(of_prototypes).mul_(of_samples[rows].unsqueeze(1))
         return q
 
@@ -60,7 +60,7 @@ def softmax_by_rows(logits: Tensor, center: Tensor, temperature: float) -> Tenso
     """
     flat, middle = logits.flatten(0, -2), center.flatten()
     result = flat.new_empty(flat.shape, dtype=torch.promote_types(logits.dtype, center.dtype))
-    for rows in row_chunks(*flat.shape, flat.device):
+    for rows in row_chunks(len(flat), flat.shape[1], flat.device):
         torch.softmax((flat[rows] - middle).div_(temperature), dim=-1, out=result[rows])
     return result.view(logits.shape)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -123,7 +124,11 @@ def test_one_tensor_of_the_logits_size_is_made(monkeypatch: pytest.MonkeyPatch) 
     """The result; all else is a chunk or a vector. So it is with the centred softmax."""
     monkeypatch.setitem(cross_entropy.CHUNK_ELEMENTS, "cpu", 64)
     x = logits(16, 64)
-    for function in (lambda: scaling_sinkhorn_knopp(x, 0.07), lambda: softmax_by_rows(x, torch.zeros(1, 64), 0.07)):
+    functions: tuple[Callable[[], Tensor], ...] = (
+        lambda: scaling_sinkhorn_knopp(x, 0.07),
+        lambda: softmax_by_rows(x, torch.zeros(1, 64), 0.07),
+    )
+    for function in functions:
         with Sizes() as sizes:
             function()
         assert sorted(sizes.made)[-1] == x.numel()
