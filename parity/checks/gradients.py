@@ -120,6 +120,8 @@ def _whole_step(context: Context) -> Iterator[Observation]:
         ) -> dict[str, Tensor]:
             return flat_step(stack, config, given, batch, recipe.iteration, parts)
 
+        if recipe.heavy:
+            mine.clear()  # a gigabyte, which nothing below asks for
         forms = forms_of(context.subject) if state == "generic" else {}
         judge = Judge(context.reference, context.subject, replicates=1 if recipe.heavy else 4, forms=forms)
         yield from judge(state, compute, inputs)

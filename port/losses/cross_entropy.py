@@ -12,6 +12,7 @@ Shapes: n students, B rows, K prototypes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -87,7 +88,7 @@ class _SoftCrossEntropy(torch.autograd.Function):
         dtype = torch.promote_types(widened(logits[:0]).dtype, targets.dtype)
         # Half precision cannot hold the exponentials: backward computes them again.
         kept = torch.empty_like(logits) if keep and logits.dtype == dtype else None
-        factor = 1 / temperature
+        factor = 1 / temperature if temperature else math.inf  # a loss that is not finite, as a division gives
         largest = logits.new_empty((n_students, n_rows), dtype=dtype)
         total, product = torch.empty_like(largest), torch.empty_like(largest)
         mass = targets.sum(-1, dtype=dtype)
