@@ -16,6 +16,7 @@ from torch import Tensor
 from port.config import check_training_config
 from port.data.batches import N_GLOBAL_CROPS, batch_to_device, check_batch
 from port.data.collate import Batch
+from port.losses.cross_entropy import first_rows
 from port.models import ARCHITECTURES, Architecture
 from port.objective import Losses, Objective, StudentOutputs, TeacherTargets, mean_losses
 
@@ -171,9 +172,9 @@ class SSLMetaArch(Objective):
         masked_patch_features: Tensor | None = None
         if self.do_ibot or self.do_prototypes:
             patches = _masked_patches(global_features["x_norm_patchtokens"], batch, padded=not self.fast)
-            masked_patch_features = patches[:n_masked_patches]
+            masked_patch_features = first_rows(patches, n_masked_patches)
             if self.ibot_separate_head:
-                masked_patches = self.student["ibot_head"](patches)[:n_masked_patches]
+                masked_patches = first_rows(self.student["ibot_head"](patches), n_masked_patches)
             elif self.do_ibot:
                 head_inputs.append(patches)
         # One call over one row of tokens: matrix products round differently over other shapes.
@@ -182,7 +183,7 @@ class SSLMetaArch(Objective):
             part.squeeze(0) for part in logits.split([tokens.shape[0] for tokens in head_inputs], dim=1)
         )
         if rest:
-            masked_patches = rest[0][:n_masked_patches]
+            masked_patches = first_rows(rest[0], n_masked_patches)
         return StudentOutputs(local_cls, global_cls, masked_patches, global_cls_tokens, masked_patch_features)
 
     def _student_features(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:

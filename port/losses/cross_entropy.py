@@ -21,7 +21,7 @@ from torch import Tensor
 
 from port.losses.precision import autocast_off, widened
 
-__all__ = ["row_chunks", "soft_cross_entropy"]
+__all__ = ["first_rows", "row_chunks", "soft_cross_entropy"]
 
 CHUNK_ELEMENTS = {"cpu": 2**18}
 """Elements of a chunk by type of device: on a CPU a megabyte in float32, which a core's own cache holds."""
@@ -59,6 +59,16 @@ def soft_cross_entropy(
     with autocast_off(logits.device):
         loss: Tensor = _SoftCrossEntropy.apply(logits, targets, weights, temperature, scale, keep)
     return loss
+
+
+def first_rows(tensor: Tensor, n_rows: int | None) -> Tensor:
+    """Return the first rows, and the tensor itself where these are all: a slice's gradient is a copy.
+
+    Args:
+        tensor: (R, ...).
+        n_rows: None for all.
+    """
+    return tensor if n_rows is None or n_rows == len(tensor) else tensor[:n_rows]
 
 
 def row_chunks(n_rows: int, row_elements: int, device: torch.device) -> Iterator[slice]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from port.losses.centering import CenteredLoss
-from port.losses.cross_entropy import soft_cross_entropy
+from port.losses.cross_entropy import first_rows, soft_cross_entropy
 from port.losses.precision import widened
 from port.losses.sinkhorn import sinkhorn_knopp, total_from_tensor
 from port.losses.sinkhorn_scaling import scaling_sinkhorn_knopp
@@ -109,8 +109,8 @@ class iBOTPatchLoss(CenteredLoss):  # noqa: N801 - official's name
             masks_weight = weight_per_row.unsqueeze(-1).expand_as(student_masks_flat)[student_masks_flat]
         if self.fast:
             return soft_cross_entropy(
-                student_patch_tokens_masked[:n_masked_patches].unsqueeze(0),
-                teacher_patch_tokens_masked[:n_masked_patches],
+                first_rows(student_patch_tokens_masked, n_masked_patches).unsqueeze(0),
+                first_rows(teacher_patch_tokens_masked, n_masked_patches),
                 self.student_temp,
                 weights=masks_weight,
                 scale=1 / student_masks_flat.shape[0],

@@ -8,6 +8,7 @@ import torch
 
 from port.kernels import KERNELS
 from port.losses import iBOTPatchLoss
+from port.losses.cross_entropy import first_rows
 
 
 @pytest.fixture(params=KERNELS, autouse=True, scope="module")
@@ -67,6 +68,22 @@ def test_padded_rows_are_ignored() -> None:
     (gradient,) = torch.autograd.grad(padded, student)
     assert gradient[:3].any(dim=1).all()
     assert not gradient[3:].any()
+
+
+def test_all_rows_are_not_sliced() -> None:
+    """Where the first rows are all of them the tensor itself is taken; a slice's gradient would be a copy."""
+    student, _ = pair(5)
+    assert first_rows(student, 5) is first_rows(student, None) is student
+    assert torch.equal(first_rows(student, 3), student[:3])
+    student.requires_grad_()
+    loss = iBOTPatchLoss(4, kernels="fast").forward_masked(student, pair(5)[1], torch.ones(1, 5, dtype=torch.bool), 5)
+    nodes, walk = set(), [loss.grad_fn]
+    while walk:
+        node = walk.pop()
+        if node is not None:
+            nodes.add(node.name())
+            walk += [inner for inner, _ in node.next_functions]
+    assert not any("Slice" in name for name in nodes), nodes
 
 
 def test_dense_and_gathered_patches_agree() -> None:
