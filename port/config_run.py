@@ -106,7 +106,7 @@ class RunConfig:
     parallel: str = "ddp"  # ddp or fsdp; under one process both are the plain model
     deterministic: bool = False  # deterministic algorithms on CUDA too, where they are slower; a CPU always uses them
     kernels: str = (
-        "official_order"  # fast: fewer passes over memory, equal to rounding; official_order: official's bits
+        "official_order"  # fast: official's functions in fewer passes, equal to rounding; official_order: its bits
     )
     compile: bool = False  # compile the backbone's blocks with torch.compile
     activation_checkpointing: bool = False  # recompute blocks in the backward pass instead of keeping activations
