@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -90,57 +91,60 @@ class Judge:
         subject: the stack under test.
         replicates: number of perturbed runs of the reference that measure the noise.
         tiers: which rules to apply; T0 applies to floats only where the subject claims bitwise equality.
+        forms: other forms of the subject by name, judged beside it by the same rules; see `parity.stack.forms_of`.
     """
 
     reference: object
     subject: object
     replicates: int = _REPLICATES
     tiers: tuple[str, ...] = field(default=("T0", "T1", "T2"))
+    forms: Mapping[str, object] = field(default_factory=dict)
 
     def __call__(self, prefix: str, compute: Computation, inputs: Inputs) -> Iterator[Comparison]:
-        """Yield the comparisons of every tensor that `compute` returns, tier by tier.
+        """Yield the comparisons of every tensor that `compute` returns, tier by tier, form by form.
 
-        A tensor that only one side returns is a failed comparison.
+        A tensor that only one side returns is a failed comparison. Names begin with that of the form, the subject's
+        own with nothing.
         """
-        compute = _on_copies(compute)
-        base = dict(compute(self.reference, inputs))
-        mine = _tensors(compute(self.subject, inputs), self.subject)
+        known = _Known(self.reference, _on_copies(compute), inputs, self.replicates)
+        yield from self._form(prefix, self.subject, known)
+        for name, stack in self.forms.items():
+            yield from self._form(f"{name}/{prefix}", stack, known)
+
+    def _form(self, prefix: str, subject: object, known: _Known) -> Iterator[Comparison]:
+        base = known.base
+        mine = _tensors(known.compute(subject, known.inputs), subject)
         shared = [name for name in base if name in mine]
         for name in [n for n in base if n not in mine] + [n for n in mine if n not in base]:
             yield missing(f"{prefix}/{name}", in_subject=name in mine)
         floats = [name for name in shared if base[name].is_floating_point() and mine[name].is_floating_point()]
         for name in shared:
-            if name not in floats or ("T0" in self.tiers and claims_bitwise(self.subject)):
+            if name not in floats or ("T0" in self.tiers and claims_bitwise(subject)):
                 yield exact(f"{prefix}/{name}", base[name], mine[name])
-        yield from self._sized(prefix, compute, inputs, base, mine, floats)
+        if floats and {"T1", "T2"} & set(self.tiers):
+            yield from self._sized(prefix, subject, known, {name: mine[name] for name in floats})
 
-    def _sized(
-        self,
-        prefix: str,
-        compute: Computation,
-        inputs: Inputs,
-        base: Mapping[str, Tensor],
-        mine: Mapping[str, Tensor],
-        names: list[str],
-    ) -> Iterator[Comparison]:
-        """Yield T1 and T2 for the float tensors."""
-        if not names or not {"T1", "T2"} & set(self.tiers):
-            return
-        base64 = in_float64(compute, self.reference, inputs)
-        mine64 = in_float64(compute, self.subject, inputs)
-        quiet = {name: Noise(0.0, 0.0) for name in names}
+    def _sized(self, prefix: str, subject: object, known: _Known, mine: Mapping[str, Tensor]) -> Iterator[Comparison]:
+        """Yield T1 and T2 for the float tensors `mine` of the subject in fp32."""
+        base, base64 = known.base, known.base64
+        quiet = {name: Noise(0.0, 0.0) for name in base}
+        equal32 = all(_same(base[name], mine[name]) for name in mine)
         if "T1" in self.tiers:
-            equal = all(_same(base64[name], mine64.get(name)) for name in names)
-            noise = quiet if equal else noise_in_float64(compute, self.reference, inputs, base64, self.replicates)
-            for name in names:
+            if not equal32:
+                # Now rather than below: beside the subject's fp64 results, a full-size step would need 3 GB more.
+                _ = known.noise64
+            mine64 = in_float64(known.compute, subject, known.inputs)
+            equal64 = all(_same(base64[name], mine64.get(name)) for name in mine)
+            noise = quiet if equal64 else known.noise64
+            for name in mine:
                 if name in mine64:
                     yield judged(f"{prefix}/{name}", "T1", base64[name], mine64[name], noise[name], SEMANTIC_FACTOR)
                 else:
                     yield missing(f"{prefix}/{name}", in_subject=False, tier="T1")
+            del mine64
         if "T2" in self.tiers:
-            equal = all(_same(base[name], mine[name]) for name in names)
-            noise = quiet if equal else self._noise32(compute, inputs, base64, names)
-            for name in names:
+            noise = quiet if equal32 else known.noise32
+            for name in mine:
                 own = Noise.between(base[name], base64[name])
                 yield judged(
                     f"{prefix}/{name}",
@@ -152,14 +156,40 @@ class Judge:
                     same_precision=base[name],
                 )
 
-    def _noise32(
-        self, compute: Computation, inputs: Inputs, base64: Mapping[str, Tensor], names: list[str]
-    ) -> dict[str, Noise]:
-        noise = {name: Noise(0.0, 0.0) for name in names}
+
+@dataclass
+class _Known:
+    """What the reference gives for one computation: computed where it is asked for, and once for all forms."""
+
+    reference: object
+    compute: Computation
+    inputs: Inputs
+    replicates: int
+
+    @cached_property
+    def base(self) -> dict[str, Tensor]:
+        """The results in fp32."""
+        return dict(self.compute(self.reference, self.inputs))
+
+    @cached_property
+    def base64(self) -> dict[str, Tensor]:
+        """The results in fp64."""
+        return in_float64(self.compute, self.reference, self.inputs)
+
+    @cached_property
+    def noise64(self) -> dict[str, Noise]:
+        """How far the fp64 results move under perturbed inputs."""
+        return noise_in_float64(self.compute, self.reference, self.inputs, self.base64, self.replicates)
+
+    @cached_property
+    def noise32(self) -> dict[str, Noise]:
+        """How far the fp32 results under perturbed inputs lie from the fp64 ones."""
+        floats = [name for name, value in self.base.items() if value.is_floating_point()]
+        noise = {name: Noise(0.0, 0.0) for name in floats}
         for seed in range(self.replicates):
-            moved = compute(self.reference, perturbed(inputs, seed))
-            for name in names:
-                noise[name] = noise[name].joined(Noise.between(moved[name], base64[name]))
+            moved = self.compute(self.reference, perturbed(self.inputs, seed))
+            for name in floats:
+                noise[name] = noise[name].joined(Noise.between(moved[name], self.base64[name]))
         return noise
 
 

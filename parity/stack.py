@@ -7,11 +7,13 @@ optional, and a check whose capability the subject lacks is reported as *not run
 A stack is a plain Python object: a module, a class instance, or a class (instantiated without arguments).
 Adapters exchange only tensors, numbers and mappings with parity, so a user's file need not import it.
 
-Two attributes, both optional, describe the stack itself:
+Three attributes, all optional, describe the stack itself:
 
 - `name`: how the report calls it;
 - `claims_bitwise`: true where the stack claims official's operations in official's order, so that float
-  results in fp32 on a CPU are required to be equal bit for bit (tier T0). `port` claims it.
+  results in fp32 on a CPU are required to be equal bit for bit (tier T0). `port` claims it;
+- `forms`: other forms of the same stack by name, each a stack that claims no equal bits, such as one in faster
+  operations. The families `losses` and `gradients` judge them beside it, by T1 and T2. `port` has `kernels=fast`.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from typing import Any
 
 from parity.errors import SubjectError
 
-__all__ = ["CAPABILITIES", "Capability", "capabilities_of", "capability", "claims_bitwise", "stack_name"]
+__all__ = ["CAPABILITIES", "Capability", "capabilities_of", "capability", "claims_bitwise", "forms_of", "stack_name"]
 
 
 @dataclass(frozen=True)
@@ -187,3 +189,15 @@ def stack_name(stack: object) -> str:
 def claims_bitwise(stack: object) -> bool:
     """Return whether the stack claims official's operations in official's order (fp32, CPU)."""
     return bool(getattr(stack, "claims_bitwise", False))
+
+
+def forms_of(stack: object) -> dict[str, object]:
+    """Return the stack's other forms by name; none where it has no attribute `forms`.
+
+    Raises:
+        SubjectError: `forms` is no mapping from names.
+    """
+    found = getattr(stack, "forms", None) or {}
+    if not isinstance(found, Mapping) or not all(isinstance(name, str) for name in found):
+        raise SubjectError(f"{stack_name(stack)}.forms is {found!r:.80}, expected a mapping from names to stacks")
+    return dict(found)

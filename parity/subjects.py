@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from parity.adapters.port import PortStack
+from parity.adapters.port import FastPortStack, PortStack
 from parity.errors import SubjectError, origin
 from parity.guard import GuardedSubject, Namespace
 from parity.recipes import SMALL_ARCHITECTURES
@@ -41,7 +41,7 @@ def open_subject(spec: str) -> Iterator[Any]:
         SubjectError: it is missing, raises on import, or offers no capability.
     """
     if spec == "port":
-        yield PortStack(SMALL_ARCHITECTURES)
+        yield PortStack(SMALL_ARCHITECTURES, {"kernels=fast": FastPortStack(SMALL_ARCHITECTURES)})
     elif spec in BUILT_IN:
         module, attribute = BUILT_IN[spec].split(":")
         yield getattr(importlib.import_module(module), attribute)(architectures=SMALL_ARCHITECTURES)

@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException, ValidationError
 from port.config_keys import REMOVED_KEYS, find_alias, flat_keys, nearest, type_in_words, unknown_key
 from port.config_schema import Config, StudentConfig
 from port.config_sources import Setting, parse_override, read_yaml
+from port.kernels import is_fast
 
 __all__ = [
     "BUILT_IN",
@@ -130,6 +131,7 @@ def check_training_config(cfg: DictConfig) -> None:
         )
     if cfg.train.centering not in CENTERINGS:
         raise ValueError(f"train.centering is {cfg.train.centering!r}, expected {' or '.join(CENTERINGS)}")
+    is_fast(cfg.kernels)
     for name, value in cfg.quirks.items():
         if value not in QUIRK_VALUES:
             raise ValueError(f"quirks.{name} is {value!r}, expected {' or '.join(QUIRK_VALUES)}")

@@ -94,7 +94,7 @@ class Objective(StudentTeacher):
         super().__init__(cfg, architectures=architectures)
         self.do_koleo = cfg.dino.koleo_loss_weight > 0
         self.do_prototypes = cfg.prototype.loss_weight > 0
-        self.dino_loss = DINOLoss(cfg.dino.head_n_prototypes)
+        self.dino_loss = DINOLoss(cfg.dino.head_n_prototypes, kernels=cfg.kernels)
         if self.do_koleo:
             self.koleo_loss = KoLeoLoss()
         if self.do_ibot:
@@ -102,6 +102,7 @@ class Objective(StudentTeacher):
             self.ibot_patch_loss = iBOTPatchLoss(
                 head_cfg.head_n_prototypes,
                 keep_center_without_masks=cfg.quirks.empty_mask_center == "corrected",
+                kernels=cfg.kernels,
             )
         if self.do_prototypes:
             self.prototype_loss = PrototypeLoss(self.embed_dim, cfg.prototype)
@@ -115,7 +116,7 @@ class Objective(StudentTeacher):
         optimised: dict[str, Tensor] = {}
         displayed: dict[str, Tensor] = {}
         if n_local > 0:
-            local_loss = self.dino_loss(outputs.local_cls.chunk(n_local), targets.dino) / n_terms
+            local_loss = self.dino_loss(outputs.local_cls.unflatten(0, (n_local, -1)), targets.dino) / n_terms
             displayed["dino_local_crops_loss"] = local_loss
             optimised["dino_local_crops_loss"] = self.cfg.dino.loss_weight * local_loss
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from port.kernels import KERNELS
+
 __all__ = ["INTERVALS", "PAIRS", "WORDS", "Interval"]
 
 
@@ -116,6 +118,7 @@ WORDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "device": ("auto", "cpu", "cuda", "mps"),
         "precision": ("auto", "fp32", "bf16", "fp16"),
         "parallel": ("ddp", "fsdp"),
+        "kernels": KERNELS,
         "data.augmentation": ("dinov2", "histology"),
         "data.worker_start": ("auto", "fork", "spawn", "forkserver"),
         "train.centering": ("centering", "sinkhorn_knopp"),

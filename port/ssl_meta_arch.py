@@ -16,6 +16,7 @@ from torch import Tensor
 from port.config import check_training_config
 from port.data.batches import N_GLOBAL_CROPS, batch_to_device, check_batch
 from port.data.collate import Batch
+from port.losses.cross_entropy import first_rows
 from port.models import ARCHITECTURES, Architecture
 from port.objective import Losses, Objective, StudentOutputs, TeacherTargets, mean_losses
 
@@ -141,7 +142,7 @@ class SSLMetaArch(Objective):
         if not self.do_ibot:
             return self.teacher["dino_head"](cls_tokens), None, patch_tokens
         n_masked_patches = batch["mask_indices_list"].shape[0]
-        patches = _padded_masked_patches(features["x_norm_patchtokens"], batch)
+        patches = _masked_patches(features["x_norm_patchtokens"], batch, padded=not self.fast)
         if self.ibot_separate_head:
             cls_logits = self.teacher["dino_head"](cls_tokens)
             return cls_logits, self.teacher["ibot_head"](patches)[:n_masked_patches], patch_tokens
@@ -170,10 +171,10 @@ class SSLMetaArch(Objective):
         masked_patches: Tensor | None = None
         masked_patch_features: Tensor | None = None
         if self.do_ibot or self.do_prototypes:
-            patches = _padded_masked_patches(global_features["x_norm_patchtokens"], batch)
-            masked_patch_features = patches[:n_masked_patches]
+            patches = _masked_patches(global_features["x_norm_patchtokens"], batch, padded=not self.fast)
+            masked_patch_features = first_rows(patches, n_masked_patches)
             if self.ibot_separate_head:
-                masked_patches = self.student["ibot_head"](patches)[:n_masked_patches]
+                masked_patches = first_rows(self.student["ibot_head"](patches), n_masked_patches)
             elif self.do_ibot:
                 head_inputs.append(patches)
         # One call over one row of tokens: matrix products round differently over other shapes.
@@ -182,7 +183,7 @@ class SSLMetaArch(Objective):
             part.squeeze(0) for part in logits.split([tokens.shape[0] for tokens in head_inputs], dim=1)
         )
         if rest:
-            masked_patches = rest[0][:n_masked_patches]
+            masked_patches = first_rows(rest[0], n_masked_patches)
         return StudentOutputs(local_cls, global_cls, masked_patches, global_cls_tokens, masked_patch_features)
 
     def _student_features(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
@@ -208,9 +209,12 @@ def _joined(parts: Sequence[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
-def _padded_masked_patches(patch_tokens: Tensor, batch: Batch) -> Tensor:
-    """Gather masked patches from (2B, N, D) into the first M rows of zeros (U, D)."""
+def _masked_patches(patch_tokens: Tensor, batch: Batch, *, padded: bool) -> Tensor:
+    """Gather masked patches from (2B, N, D): (M, D), or as official the first M rows of zeros (U, D) (Q28)."""
     indices = batch["mask_indices_list"]
-    padded = patch_tokens.new_zeros(batch["upperbound"], patch_tokens.shape[-1])
-    padded[: indices.shape[0]].copy_(torch.index_select(patch_tokens.flatten(0, 1), dim=0, index=indices))
-    return padded
+    patches = torch.index_select(patch_tokens.flatten(0, 1), dim=0, index=indices)
+    if not padded:
+        return patches
+    rows = patch_tokens.new_zeros(batch["upperbound"], patch_tokens.shape[-1])
+    rows[: indices.shape[0]].copy_(patches)
+    return rows

@@ -10,8 +10,9 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from port.kernels import is_fast
 from port.models import ARCHITECTURES, Architecture, DINOHead, build_model
-from port.optim import fuse_params_groups, get_params_groups_with_decay
+from port.optim import adamw_kernel, fuse_params_groups, get_params_groups_with_decay
 from port.weights import load_backbone
 
 __all__ = ["StudentTeacher"]
@@ -30,12 +31,14 @@ class StudentTeacher(nn.Module):
         embed_dim: features of the backbone.
         do_ibot: whether there is an iBOT loss.
         ibot_separate_head: whether it has a head of its own.
+        fast: whether the fast forms are computed, see `port.kernels`.
     """
 
     def __init__(self, cfg: DictConfig, *, architectures: Mapping[str, Architecture] = ARCHITECTURES) -> None:
         """Build backbones and heads, in official's order: teacher backbone first, student head first."""
         super().__init__()
         self.cfg = cfg
+        self.fast = is_fast(cfg.kernels)
         self.do_ibot = cfg.ibot.loss_weight > 0
         self.ibot_separate_head = bool(self.do_ibot and cfg.ibot.separate_head)
         student_backbone, teacher_backbone, self.embed_dim = build_model(
@@ -62,12 +65,15 @@ class StudentTeacher(nn.Module):
             m: share of the old teacher.
             keep: parts that stay as they are, bit for bit; of equal numbers even the average is rounded.
         """
+        keys = [key for key in self.student if key not in keep]
+        student_params: list[Tensor] = [p for key in keys for p in self.student[key].parameters()]
+        teacher_params: list[Tensor] = [p for key in keys for p in self.teacher[key].parameters()]
+        if not teacher_params:
+            return
         with torch.no_grad():
-            for key in self.student:
-                if key in keep:
-                    continue
-                student_params: list[Tensor] = list(self.student[key].parameters())
-                teacher_params: list[Tensor] = list(self.teacher[key].parameters())
+            if self.fast:  # t + (1 - m) (s - t), in one pass
+                torch._foreach_lerp_(teacher_params, student_params, 1 - m)
+            else:
                 torch._foreach_mul_(teacher_params, m)
                 torch._foreach_add_(teacher_params, student_params, alpha=1 - m)
 
@@ -94,7 +100,10 @@ class StudentTeacher(nn.Module):
                 lr_decay_rate=self.cfg.optim.layerwise_decay,
                 patch_embed_lr_mult=self.cfg.optim.patch_embed_lr_mult,
             )
-            all_params_groups += [{**group, "foreach": True, "submodule": key} for group in fuse_params_groups(groups)]
+            all_params_groups += [
+                {**group, **adamw_kernel(group["params"], fast=self.fast), "submodule": key}
+                for group in fuse_params_groups(groups)
+            ]
         return all_params_groups
 
 

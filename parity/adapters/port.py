@@ -11,8 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from parity.adapters.common import SCHEDULES, centered_targets, optimizer_rows, recorded_counts, snapshot
-from port.config import RECIPES, apply_scaling_rules, default_config, load_recipe
-from port.data import Batch, MaskingGenerator, collate_data_and_cast
+from parity.adapters.port_parts import dtype_of, official_settings, student_names, typed_batch
+from port.config import RECIPES, default_config, load_recipe
+from port.data import MaskingGenerator, collate_data_and_cast
 from port.data.masking import max_num_patches
 from port.losses import DINOLoss, KoLeoLoss, PrototypeLoss, iBOTPatchLoss
 from port.models import Architecture, DINOHead, build_model
@@ -20,22 +21,27 @@ from port.optim import apply_optim_scheduler, build_optimizer, build_schedulers
 from port.ssl_meta_arch import SSLMetaArch
 from port.step import GradientHook, TrainStep
 
-__all__ = ["PortStack"]
+__all__ = ["FastPortStack", "PortStack"]
 
 
 class PortStack:
-    """This project's own training stack.
+    """This project's own training stack, in official's order of operations.
 
     Args:
         architectures: sizes by name, with parity's small ones.
+        forms: see `parity.stack`; `FastPortStack` is one.
     """
 
     name = "port"
     claims_bitwise = True
+    kernels = "official_order"
     prototype_modes = ("masked",)
 
-    def __init__(self, architectures: Mapping[str, Architecture]) -> None:
+    def __init__(
+        self, architectures: Mapping[str, Architecture], forms: Mapping[str, FastPortStack] | None = None
+    ) -> None:
         self._architectures = architectures
+        self.forms = dict(forms or {})
 
     def make_mask(self, input_size: tuple[int, int], num_masking_patches: int, max_num_patches: float) -> np.ndarray:
         """`port.data.MaskingGenerator`."""
@@ -64,10 +70,9 @@ class PortStack:
 
     def dino_loss(self, student_output_list: list[Tensor], teacher_out_softmaxed_centered_list: list[Tensor]) -> Tensor:
         """`port.losses.DINOLoss`."""
-        loss: Tensor = DINOLoss(student_output_list[0].shape[-1])(
-            student_output_list, teacher_out_softmaxed_centered_list
-        )
-        return loss
+        loss = DINOLoss(student_output_list[0].shape[-1], kernels=self.kernels)
+        total: Tensor = loss(student_output_list, teacher_out_softmaxed_centered_list)
+        return total
 
     def ibot_loss(
         self,
@@ -78,7 +83,7 @@ class PortStack:
         masks_weight: Tensor,
     ) -> Tensor:
         """`port.losses.iBOTPatchLoss.forward_masked`."""
-        return iBOTPatchLoss(student_patch_tokens_masked.shape[-1]).forward_masked(
+        return iBOTPatchLoss(student_patch_tokens_masked.shape[-1], kernels=self.kernels).forward_masked(
             student_patch_tokens_masked,
             teacher_patch_tokens_masked,
             student_masks_flat=student_masks_flat,
@@ -94,9 +99,10 @@ class PortStack:
     def sinkhorn(self, kind: str, teacher_output: Tensor, teacher_temp: float) -> Tensor:
         """The assignments of either loss."""
         if kind == "dino":
-            return DINOLoss(teacher_output.shape[-1]).sinkhorn_knopp_teacher(teacher_output, teacher_temp)
+            dino = DINOLoss(teacher_output.shape[-1], kernels=self.kernels)
+            return dino.sinkhorn_knopp_teacher(teacher_output, teacher_temp)
         count = torch.full((1,), teacher_output.shape[0], dtype=torch.long)
-        loss = iBOTPatchLoss(teacher_output.shape[-1])
+        loss = iBOTPatchLoss(teacher_output.shape[-1], kernels=self.kernels)
         return loss.sinkhorn_knopp_teacher(teacher_output, teacher_temp, n_masked_patches_tensor=count)
 
     def softmax_center(
@@ -104,7 +110,7 @@ class PortStack:
     ) -> tuple[list[Tensor], Tensor]:
         """Targets of successive batches and the centre after them."""
         width, dtype = teacher_outputs[0].shape[-1], teacher_outputs[0].dtype
-        loss = (DINOLoss(width) if kind == "dino" else iBOTPatchLoss(width)).to(dtype)
+        loss = (DINOLoss if kind == "dino" else iBOTPatchLoss)(width, kernels=self.kernels).to(dtype)
         return centered_targets(loss, kind, teacher_outputs, teacher_temp)
 
     def prototype_loss(self, mode: str, student_tokens: Tensor, teacher_tokens: Tensor, masks: Tensor) -> Tensor:
@@ -129,7 +135,7 @@ class PortStack:
 
     def schedules(self, config: DictConfig) -> dict[str, np.ndarray]:
         """Every value of `port.optim.build_schedulers`."""
-        built = build_schedulers(_scaled(config))
+        built = build_schedulers(official_settings(config, self.kernels))
         return {name: np.asarray(getattr(built, name).schedule) for name in SCHEDULES}
 
     def default_config(self) -> Any:
@@ -142,7 +148,7 @@ class PortStack:
 
     def parameter_groups(self, config: DictConfig, iterations: Sequence[int]) -> dict[int, dict[str, dict[str, Any]]]:
         """Effective lr and weight decay of every parameter at the given iterations."""
-        scaled = _scaled(config)
+        scaled = official_settings(config, self.kernels)
         with torch.device("meta"):
             model = SSLMetaArch(scaled, architectures=self._architectures)
         optimizer = build_optimizer(scaled, model.get_params_groups())
@@ -191,10 +197,10 @@ class PortStack:
             seen[stage] = {n: p.grad.clone() for n, p in student.named_parameters() if p.grad is not None}
 
         step = self._train_step(config, state, watch)
-        typed = _batch(batch, state)
+        typed = typed_batch(batch, state)
         torch.manual_seed(seed)
         losses = step(typed, iteration)
-        names = _names(step)
+        names = student_names(step)
         rates = optimizer_rows(step.optimizer, names)
         return {**seen, "losses": losses, **snapshot(step.model, step.optimizer, names), "hyperparameters": rates}
 
@@ -208,10 +214,10 @@ class PortStack:
     ) -> dict[str, Any]:
         """One `port.step.TrainStep`, called for every iteration as `port`'s training loop calls it."""
         step = self._train_step(config, state)
-        names = _names(step)
+        names = student_names(step)
         losses, taken = [], {}
         for iteration, batch in enumerate(batches):
-            typed = _batch(batch, state)
+            typed = typed_batch(batch, state)
             torch.manual_seed(seed + iteration)
             report = step.run([typed], iteration)
             losses.append({name: value.clone() for name, value in report.losses.displayed.items()})
@@ -221,30 +227,16 @@ class PortStack:
 
     def _train_step(self, config: DictConfig, state: Mapping[str, Tensor], *hooks: GradientHook) -> TrainStep:
         """A step over a model that has the given state, in the dtype of that state."""
-        config = _scaled(config)
-        model = SSLMetaArch(config, architectures=self._architectures).to(_dtype(state)).train()
+        config = official_settings(config, self.kernels)
+        model = SSLMetaArch(config, architectures=self._architectures).to(dtype_of(state)).train()
         model.load_state_dict(dict(state), strict=True)
         optimizer = build_optimizer(config, model.get_params_groups())
         return TrainStep(model, optimizer, build_schedulers(config), config, on_gradients=hooks)
 
 
-def _dtype(state: Mapping[str, Tensor]) -> torch.dtype:
-    return next(t.dtype for t in state.values() if t.is_floating_point())
+class FastPortStack(PortStack):
+    """The same stack in its fast form, which is judged by size."""
 
-
-def _batch(batch: Mapping[str, Any], state: Mapping[str, Tensor]) -> Batch:
-    """The batch with its crops in the dtype of the state."""
-    images = {name: value.to(_dtype(state)) for name, value in batch.items() if name.endswith("_crops")}
-    return {**batch, **images}  # type: ignore[typeddict-item] # official's keys, as documented
-
-
-def _names(step: TrainStep) -> dict[int, str]:
-    """Parameter names of the student by `id(parameter)`."""
-    return {id(parameter): name for name, parameter in step.model.student.named_parameters()}
-
-
-def _scaled(config: DictConfig) -> DictConfig:
-    """A copy with the learning rate scaled for one rank and every quirk at official's behaviour."""
-    config = config.copy()
-    config.quirks = dict.fromkeys(config.quirks, "official")
-    return apply_scaling_rules(config, global_batch_size=config.train.batch_size_per_gpu)
+    name = "port, kernels=fast"
+    claims_bitwise = False
+    kernels = "fast"

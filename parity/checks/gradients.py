@@ -19,7 +19,7 @@ from parity.judge import Inputs, Judge
 from parity.names import canonical_mapping
 from parity.recipes import Recipe
 from parity.seeding import seeded
-from parity.stack import claims_bitwise, stack_name
+from parity.stack import claims_bitwise, forms_of, stack_name
 from parity.tables import row
 
 __all__ = ["CHECKS", "flat_step", "starting_state", "step_inputs"]
@@ -120,7 +120,10 @@ def _whole_step(context: Context) -> Iterator[Observation]:
         ) -> dict[str, Tensor]:
             return flat_step(stack, config, given, batch, recipe.iteration, parts)
 
-        judge = Judge(context.reference, context.subject, replicates=1 if recipe.heavy else 4)
+        if recipe.heavy:
+            mine.clear()  # a gigabyte, which nothing below asks for
+        forms = forms_of(context.subject) if state == "generic" else {}
+        judge = Judge(context.reference, context.subject, replicates=1 if recipe.heavy else 4, forms=forms)
         yield from judge(state, compute, inputs)
         if state == "generic" and not recipe.heavy:
             with PatchCensus() as official_census:

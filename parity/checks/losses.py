@@ -14,7 +14,7 @@ from parity.checks.base import Check, Context, Observation
 from parity.compare import exact
 from parity.judge import Computation, Inputs, Judge
 from parity.results import Finding
-from parity.stack import claims_bitwise
+from parity.stack import claims_bitwise, forms_of
 
 __all__ = ["CHECKS"]
 
@@ -23,7 +23,7 @@ _TEMPERATURES = (0.04, 0.07)
 
 
 def _judge(context: Context, prefix: str, compute: Computation, inputs: Inputs) -> Iterator[Observation]:
-    yield from Judge(context.reference, context.subject)(prefix, compute, inputs)
+    yield from Judge(context.reference, context.subject, forms=forms_of(context.subject))(prefix, compute, inputs)
 
 
 def _targets(rows: int, seed: int) -> Tensor:

@@ -14,6 +14,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from port.kernels import is_fast
+from port.losses.sinkhorn_scaling import softmax_by_rows
+
 __all__ = ["CenteredLoss"]
 
 
@@ -24,13 +27,21 @@ class CenteredLoss(nn.Module, ABC):
         center: buffer of shape `center_shape`, float32, in the state dict.
         student_temp: temperature of the student's softmax.
         center_momentum: share of the old centre that an update keeps.
+        fast: whether the fast forms are computed, see `port.kernels`.
         updated: false while an update is pending.
     """
 
     center: Tensor
 
-    def __init__(self, center_shape: tuple[int, ...], student_temp: float = 0.1, center_momentum: float = 0.9) -> None:
+    def __init__(
+        self,
+        center_shape: tuple[int, ...],
+        student_temp: float = 0.1,
+        center_momentum: float = 0.9,
+        kernels: str = "official_order",
+    ) -> None:
         super().__init__()
+        self.fast = is_fast(kernels)
         self.student_temp = student_temp
         self.center_momentum = center_momentum
         self.register_buffer("center", torch.zeros(center_shape))
@@ -55,6 +66,8 @@ class CenteredLoss(nn.Module, ABC):
             Probabilities of the same shape; float32 even for half-precision logits, as the centre is float32.
         """
         self.apply_center_update()
+        if self.fast:
+            return softmax_by_rows(teacher_output, self.center, teacher_temp)
         return torch.softmax((teacher_output - self.center) / teacher_temp, dim=-1)
 
     @torch.no_grad()

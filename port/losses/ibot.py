@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from port.losses.centering import CenteredLoss
+from port.losses.cross_entropy import first_rows, soft_cross_entropy
 from port.losses.precision import widened
 from port.losses.sinkhorn import sinkhorn_knopp, total_from_tensor
+from port.losses.sinkhorn_scaling import scaling_sinkhorn_knopp
 
 __all__ = ["iBOTPatchLoss"]
 
@@ -25,6 +27,7 @@ class iBOTPatchLoss(CenteredLoss):  # noqa: N801 - official's name
         center_momentum: float = 0.9,
         *,
         keep_center_without_masks: bool = True,
+        kernels: str = "official_order",
     ) -> None:
         """Create the loss; the buffer `center` has shape (1, 1, K).
 
@@ -33,8 +36,9 @@ class iBOTPatchLoss(CenteredLoss):  # noqa: N801 - official's name
             student_temp: temperature of the student's softmax.
             center_momentum: share of the old centre that an update keeps.
             keep_center_without_masks: false for official's NaN after a batch without masks (quirk Q13).
+            kernels: see `port.kernels`.
         """
-        super().__init__((1, 1, patch_out_dim), student_temp, center_momentum)
+        super().__init__((1, 1, patch_out_dim), student_temp, center_momentum, kernels)
         self.keep_center_without_masks = keep_center_without_masks
 
     def batch_center(self, teacher_output: Tensor) -> Tensor:
@@ -63,6 +67,8 @@ class iBOTPatchLoss(CenteredLoss):  # noqa: N801 - official's name
             n_masked_patches_tensor: int64 (1,), M of this rank; left as it is (Q11).
             n_iterations: passes of row and column normalisation.
         """
+        if self.fast and n_iterations > 0:
+            return scaling_sinkhorn_knopp(teacher_output, teacher_temp, n_iterations)
         n_samples = total_from_tensor(n_masked_patches_tensor)
         return sinkhorn_knopp(teacher_output, teacher_temp, n_samples, n_iterations)
 
@@ -98,10 +104,18 @@ class iBOTPatchLoss(CenteredLoss):  # noqa: N801 - official's name
             n_masked_patches: M; None where there are no further rows.
             masks_weight: (M,), 1 / masked patches in the same row; None to compute it from the masks.
         """
-        loss = self._log_likelihood(student_patch_tokens_masked, teacher_patch_tokens_masked)
         if masks_weight is None:
             weight_per_row = 1 / student_masks_flat.sum(-1).clamp(min=1.0)
             masks_weight = weight_per_row.unsqueeze(-1).expand_as(student_masks_flat)[student_masks_flat]
+        if self.fast:
+            return soft_cross_entropy(
+                first_rows(student_patch_tokens_masked, n_masked_patches).unsqueeze(0),
+                first_rows(teacher_patch_tokens_masked, n_masked_patches),
+                self.student_temp,
+                weights=masks_weight,
+                scale=1 / student_masks_flat.shape[0],
+            )
+        loss = self._log_likelihood(student_patch_tokens_masked, teacher_patch_tokens_masked)
         if n_masked_patches is not None:
             loss = loss[:n_masked_patches]
         loss = loss * masks_weight

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from port.optim.param_groups import (
+    adamw_kernel,
     build_optimizer,
     describe_groups,
     fuse_params_groups,
@@ -23,6 +24,7 @@ __all__ = [
     "Hyperparameters",
     "PrototypeOptimizer",
     "Schedules",
+    "adamw_kernel",
     "apply_optim_scheduler",
     "build_optimizer",
     "build_schedulers",

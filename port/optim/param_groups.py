@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig
-from torch import nn
+from torch import Tensor, nn
 
 __all__ = [
+    "adamw_kernel",
     "build_optimizer",
     "describe_groups",
     "fuse_params_groups",
@@ -24,6 +25,8 @@ __all__ = [
 Group = dict[str, Any]
 
 EMBEDDINGS = ("pos_embed", "patch_embed", "mask_token", "cls_token", "register_tokens")
+FUSED_DEVICES = ("cpu", "cuda")
+"""Devices for which every supported torch has a fused AdamW in all its float types."""
 # DDP, torch.compile, FSDP1 and activation checkpointing each add one of these to the names below them.
 WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 
@@ -122,6 +125,21 @@ def build_optimizer(cfg: DictConfig, params_groups: Iterable[Group]) -> torch.op
     """
     betas = (cfg.optim.adamw_beta1, cfg.optim.adamw_beta2)
     return torch.optim.AdamW(list(params_groups), betas=betas)
+
+
+def adamw_kernel(params: Iterable[Tensor], *, fast: bool) -> dict[str, bool]:
+    """Return the options of a parameter group that choose AdamW's kernel.
+
+    Official asks for the one that works on lists of tensors (`dinov2/train/ssl_meta_arch.py:381`), in several passes.
+    The fused one takes one pass; it differs by rounding, and torch has it for some devices only.
+
+    Args:
+        params: of the group, on the device where they will be stepped.
+        fast: whether to prefer the fused kernel.
+    """
+    if fast and all(p.device.type in FUSED_DEVICES and p.is_floating_point() for p in params):
+        return {"foreach": False, "fused": True}
+    return {"foreach": True}
 
 
 def describe_groups(optimizer: torch.optim.Optimizer) -> str:

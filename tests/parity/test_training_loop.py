@@ -44,6 +44,7 @@ SMALL = (
     "evaluation.eval_period_iterations=0",
     "compute_precision.grad_scaler=false",
     "quirks.empty_mask_center=official",
+    "kernels=official_order",
     "logging.tensorboard=false",
     "device=cpu",
     "checkpoint.period_iterations=2",

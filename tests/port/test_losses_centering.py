@@ -7,10 +7,20 @@ import pytest
 import torch
 from two_ranks import run_on_two_ranks
 
+from port.kernels import KERNELS
 from port.losses import DINOLoss, iBOTPatchLoss
 from port.losses.centering import CenteredLoss
 
 LOSSES: dict[str, Callable[[], CenteredLoss]] = {"dino": lambda: DINOLoss(3), "ibot": lambda: iBOTPatchLoss(3)}
+
+
+@pytest.fixture(params=KERNELS, autouse=True)
+def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test is of both forms, but for those on two ranks, whose processes build official's."""
+    for loss in (DINOLoss, iBOTPatchLoss):
+        defaults = loss.__init__.__kwdefaults__
+        assert defaults is not None
+        monkeypatch.setitem(defaults, "kernels", request.param)
 
 
 def outputs(kind: str, rows: list[list[float]]) -> torch.Tensor:

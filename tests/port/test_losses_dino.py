@@ -1,13 +1,26 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from port.kernels import KERNELS
 from port.losses import DINOLoss
+
+
+@pytest.fixture(params=KERNELS, autouse=True, scope="module")
+def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Every test is of both forms: `DINOLoss(K)` is built in one of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        defaults = DINOLoss.__init__.__kwdefaults__
+        assert defaults is not None
+        patch.setitem(defaults, "kernels", request.param)
+        assert DINOLoss(2).fast is (request.param == "fast")
+        yield request.param
 
 
 def test_one_pair_by_hand() -> None:
@@ -30,6 +43,28 @@ def test_a_tensor_of_teachers_is_a_list_of_them() -> None:
     student, teachers = torch.randn(4, 5), torch.softmax(torch.randn(2, 4, 5), -1)
     loss = DINOLoss(5)
     assert torch.equal(loss([student], teachers), loss([student], [teachers[0], teachers[1]]))
+
+
+def test_a_tensor_of_students_is_a_list_of_them() -> None:
+    """Local crops come as (n, B, K), which is not copied; values and gradients are the list's."""
+    students = torch.randn(3, 4, 5, dtype=torch.float64, requires_grad=True)
+    teachers = torch.softmax(torch.randn(2, 4, 5, dtype=torch.float64), -1)
+    loss = DINOLoss(5)
+    values = [loss(given, teachers) for given in (students, list(students), students.flatten(0, 1).chunk(3))]
+    gradients = [torch.autograd.grad(value, students)[0] for value in values]
+    for value, gradient in zip(values[1:], gradients[1:], strict=True):
+        torch.testing.assert_close(value, values[0])
+        torch.testing.assert_close(gradient, gradients[0])
+
+
+def test_both_forms_agree() -> None:
+    """Eight students and two teachers, value and gradient, to rounding in float64."""
+    students = torch.randn(8, 4, 5, dtype=torch.float64, requires_grad=True)
+    teachers = torch.softmax(torch.randn(2, 4, 5, dtype=torch.float64), -1)
+    values = [DINOLoss(5, kernels=kernels)(students, teachers) for kernels in KERNELS]
+    torch.testing.assert_close(values[1], values[0], rtol=1e-14, atol=1e-14)
+    gradients = [torch.autograd.grad(value, students)[0] for value in values]
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-13, atol=1e-14)
 
 
 @given(seed=st.integers(0, 1000), n_rows=st.integers(1, 5))

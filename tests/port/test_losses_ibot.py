@@ -1,11 +1,26 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import pytest
 import torch
 
+from port.kernels import KERNELS
 from port.losses import iBOTPatchLoss
+from port.losses.cross_entropy import first_rows
+
+
+@pytest.fixture(params=KERNELS, autouse=True, scope="module")
+def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Every test is of both forms: `iBOTPatchLoss(K)` is built in one of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        defaults = iBOTPatchLoss.__init__.__kwdefaults__
+        assert defaults is not None
+        patch.setitem(defaults, "kernels", request.param)
+        assert iBOTPatchLoss(2).fast is (request.param == "fast")
+        yield request.param
+
 
 # Two of three rows are masked: one patch in row 0, two in row 2.
 MASKS = torch.tensor([[True, False], [False, False], [True, True]])
@@ -55,6 +70,22 @@ def test_padded_rows_are_ignored() -> None:
     assert not gradient[3:].any()
 
 
+def test_all_rows_are_not_sliced() -> None:
+    """Where the first rows are all of them the tensor itself is taken; a slice's gradient would be a copy."""
+    student, _ = pair(5)
+    assert first_rows(student, 5) is first_rows(student, None) is student
+    assert torch.equal(first_rows(student, 3), student[:3])
+    student.requires_grad_()
+    loss = iBOTPatchLoss(4, kernels="fast").forward_masked(student, pair(5)[1], torch.ones(1, 5, dtype=torch.bool), 5)
+    nodes, walk = set(), [loss.grad_fn]
+    while walk:
+        node = walk.pop()
+        if node is not None:
+            nodes.add(node.name())
+            walk += [inner for inner, _ in node.next_functions]
+    assert not any("Slice" in name for name in nodes), nodes
+
+
 def test_dense_and_gathered_patches_agree() -> None:
     """`forward` over all patches divides alike: rows without masks give 0."""
     student, teacher = pair(6)
@@ -72,6 +103,17 @@ def test_the_gradient_is_weighted_student_minus_teacher() -> None:
     (gradient,) = torch.autograd.grad(loss, student)
     expected = WEIGHTS[:, None] * (torch.softmax(student.detach() / 0.1, -1) - teacher) / (0.1 * 3)
     torch.testing.assert_close(gradient, expected)
+
+
+def test_both_forms_agree() -> None:
+    """Value and gradient, padded rows and weights of its own making included, to rounding in float64."""
+    student, teacher = (x.double() for x in pair(5))
+    student.requires_grad_()
+    for options in ((3, WEIGHTS), (3, None)):
+        values = [iBOTPatchLoss(4, kernels=k).forward_masked(student, teacher, MASKS, *options) for k in KERNELS]
+        torch.testing.assert_close(values[1], values[0], rtol=1e-14, atol=1e-14)
+        gradients = [torch.autograd.grad(value, student)[0] for value in values]
+        torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-13, atol=1e-14)
 
 
 def test_no_masked_patch_costs_nothing() -> None:

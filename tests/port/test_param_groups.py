@@ -7,6 +7,7 @@ from torch import nn
 from port.config import default_config
 from port.models import ARCHITECTURES, DINOHead, build_model
 from port.optim import (
+    adamw_kernel,
     build_optimizer,
     describe_groups,
     fuse_params_groups,
@@ -204,3 +205,39 @@ def test_the_description_counts_decayed_and_other_tensors() -> None:
     assert describe_groups(optimizer) == (
         "2 parameter groups; weight decay on 5 tensors (14 parameters), none on 11 tensors (22 parameters)"
     )
+
+
+@pytest.mark.parametrize(
+    ("fast", "device", "dtype", "expected"),
+    [
+        (False, "cpu", torch.float32, {"foreach": True}),
+        (True, "cpu", torch.float32, {"foreach": False, "fused": True}),
+        (True, "cpu", torch.float64, {"foreach": False, "fused": True}),
+        (True, "cpu", torch.bfloat16, {"foreach": False, "fused": True}),
+        (True, "meta", torch.float32, {"foreach": True}),
+        (True, "cpu", torch.complex64, {"foreach": True}),
+    ],
+)
+def test_the_fused_kernel_is_taken_where_torch_has_it(
+    fast: bool, device: str, dtype: torch.dtype, expected: dict[str, bool]
+) -> None:
+    """Only when asked for, on a device and for types that it supports; one other parameter decides for its group."""
+    parameter = nn.Parameter(torch.ones(2, dtype=dtype, device=device))
+    assert adamw_kernel([parameter], fast=fast) == expected
+    assert adamw_kernel([nn.Parameter(torch.ones(1)), parameter], fast=fast) == expected
+
+
+def test_the_fused_kernel_takes_official_s_steps() -> None:
+    """Five steps with decay, in float64: parameters and moments are those of the other kernel to rounding."""
+    states = []
+    for fast in (False, True):
+        torch.manual_seed(0)
+        parameter = nn.Parameter(torch.randn(7, 3, dtype=torch.float64))
+        group = {"params": [parameter], **adamw_kernel([parameter], fast=fast), "weight_decay": 0.1, "lr": 0.01}
+        optimizer = build_optimizer(default_config(), [group])
+        for _ in range(5):
+            parameter.grad = torch.randn_like(parameter)
+            optimizer.step()
+        states.append([parameter.detach(), *optimizer.state[parameter].values()])
+    for official, fused in zip(*states, strict=True):
+        torch.testing.assert_close(fused, official, rtol=1e-13, atol=1e-13)

@@ -23,7 +23,11 @@ from port.ssl_meta_arch import SSLMetaArch
 from port.step import TrainStep
 
 BF16 = partial(torch.autocast, "cpu", dtype=torch.bfloat16)
-LOSS_FUNCTIONS = {"log_softmax", "cross_entropy", "softmax", "pairwise_distance", "normalize", "mm", "exp", "log"}
+# By form, a function that its cross-entropies are made of.
+CROSS_ENTROPY = {"official_order": "log_softmax", "fast": "exp_"}
+LOSS_FUNCTIONS = {*CROSS_ENTROPY.values(), "cross_entropy", "softmax", "pairwise_distance", "normalize", "mm"} | {
+    *("exp", "log", "amax", "mv"),
+}
 
 
 class Types(TorchFunctionMode):
@@ -63,16 +67,17 @@ def losses_of(model: SSLMetaArch) -> list[torch.nn.Module]:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_losses_are_computed_in_single_precision(way: str) -> None:
+@pytest.mark.parametrize("kernels", CROSS_ENTROPY)
+def test_losses_are_computed_in_single_precision(way: str, kernels: str) -> None:
     """Within the losses not one function has a half-precision tensor, though the networks' logits are bfloat16."""
-    model = tiny_model([*WAYS[way], "prototype.n_prototypes=7"])
+    model = tiny_model([*WAYS[way], "prototype.n_prototypes=7", f"kernels={kernels}"])
     model.autocast = BF16
     heads: list[torch.dtype] = []
     model.student["dino_head"].register_forward_hook(lambda module, args, logits: heads.append(logits.dtype))
     with Types(losses_of(model)) as types:
         losses = model.forward_backward(tiny_batch(model.cfg, n_images=3), 0.05)
     assert heads == [torch.bfloat16]
-    assert {"log_softmax", "pairwise_distance", "mm", "normalize"} <= types.seen.keys()
+    assert {CROSS_ENTROPY[kernels], "pairwise_distance", "mm", "normalize"} <= types.seen.keys()
     assert ("cross_entropy" in types.seen) == model.do_prototypes
     # The KoLeo neighbours and the masks' places are integers.
     assert set().union(*types.seen.values()) <= {torch.float32, torch.int64}

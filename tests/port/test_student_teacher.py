@@ -6,6 +6,7 @@ import pytest
 import torch
 from tiny_training import ARCHITECTURES, tiny_config, tiny_model
 
+from port.kernels import KERNELS
 from port.models import DINOHead, build_backbone
 from port.student_teacher import StudentTeacher
 
@@ -66,9 +67,10 @@ def test_the_teacher_starts_different_until_synchronised() -> None:
         assert model.teacher.state_dict()[key].data_ptr() != value.data_ptr()
 
 
-def test_the_teacher_moves_by_the_momentum() -> None:
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_the_teacher_moves_by_the_momentum(kernels: str) -> None:
     """It becomes 0.75 t + 0.25 s for every parameter, heads included; the student stays."""
-    model = tiny_model(["ibot.separate_head=true"])
+    model = tiny_model(["ibot.separate_head=true", f"kernels={kernels}"])
     before = {key: value.clone() for key, value in model.state_dict().items()}
     model.update_teacher(0.75)
     for name, parameter in model.teacher.named_parameters():
@@ -97,9 +99,41 @@ def test_the_teacher_is_always_in_evaluation_mode() -> None:
     assert not any(module.training for module in model.modules())
 
 
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_what_is_kept_is_kept_bit_for_bit(kernels: str) -> None:
+    """A frozen part is not averaged, not even with itself; to keep all is no error; a momentum of 1 moves nothing."""
+    model = tiny_model([f"kernels={kernels}"])
+    before = {name: value.clone() for name, value in model.teacher.state_dict().items()}
+
+    def moved() -> set[str]:
+        now = model.teacher.state_dict()
+        return {name.partition(".")[0] for name, value in now.items() if not torch.equal(value, before[name])}
+
+    model.update_teacher(0.5, keep=("backbone", "dino_head"))
+    model.update_teacher(1.0)
+    assert moved() == set()
+    model.update_teacher(0.5, keep=("backbone",))
+    assert moved() == {"dino_head"}
+
+
+def test_the_fast_average_is_as_accurate() -> None:
+    """In float32 it is no further from float64's average than official's two steps are, over all parameters."""
+    errors = []
+    for kernels in KERNELS:
+        model = tiny_model([f"kernels={kernels}"])
+        before = {name: value.double() for name, value in model.state_dict().items()}
+        model.update_teacher(0.994)
+        squares = [
+            (value - 0.994 * before[f"teacher.{name}"] - (1 - 0.994) * before[f"student.{name}"]).square().sum()
+            for name, value in model.teacher.named_parameters()
+        ]
+        errors.append(torch.stack(squares).sum().sqrt().item())
+    assert 0 < errors[1] <= 1.1 * errors[0]
+
+
 def test_parameter_groups_cover_the_student_once() -> None:
     """Every student parameter is in exactly one group; groups are fused per submodule and use foreach."""
-    model = tiny_model(["ibot.separate_head=true"])
+    model = tiny_model(["ibot.separate_head=true", "kernels=official_order"])
     groups = model.get_params_groups()
     grouped = [id(p) for group in groups for p in group["params"]]
     assert sorted(grouped) == sorted(id(p) for p in model.student.parameters())
@@ -107,6 +141,16 @@ def test_parameter_groups_cover_the_student_once() -> None:
     # Each head: decayed, biases, last layer.
     assert [len(group["params"]) for group in groups[-6:]] == [3, 3, 2, 3, 3, 2]
     assert [group["is_last_layer"] for group in groups[-6:]] == [False, False, True] * 2
+
+
+def test_the_fast_form_has_the_same_groups_and_another_kernel() -> None:
+    """Only the options that choose AdamW's kernel differ."""
+    groups = [tiny_model([f"kernels={kernels}"]).get_params_groups() for kernels in KERNELS]
+    assert [len(group["params"]) for group in groups[0]] == [len(group["params"]) for group in groups[1]]
+    chosen = ("params", "foreach", "fused")
+    plain = [[{k: v for k, v in group.items() if k not in chosen} for group in form] for form in groups]
+    assert plain[0] == plain[1]
+    assert all(group["fused"] for group in groups[1])
 
 
 @pytest.mark.parametrize("wrapped", [True, False])

@@ -1,0 +1,45 @@
+"""What the adapter of `port` prepares: its configuration and its batches, and names of its parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+
+from port.config import apply_scaling_rules
+from port.data import Batch
+from port.step import TrainStep
+
+__all__ = ["dtype_of", "official_settings", "student_names", "typed_batch"]
+
+
+def dtype_of(state: Mapping[str, Tensor]) -> torch.dtype:
+    """Return the dtype of a model's state: that of its first float tensor."""
+    return next(t.dtype for t in state.values() if t.is_floating_point())
+
+
+def typed_batch(batch: Mapping[str, Any], state: Mapping[str, Tensor]) -> Batch:
+    """Return the batch with its crops in the dtype of the state."""
+    images = {name: value.to(dtype_of(state)) for name, value in batch.items() if name.endswith("_crops")}
+    return {**batch, **images}  # type: ignore[typeddict-item] # official's keys, as documented
+
+
+def student_names(step: TrainStep) -> dict[int, str]:
+    """Return the names of the student's parameters by `id(parameter)`."""
+    return {id(parameter): name for name, parameter in step.model.student.named_parameters()}
+
+
+def official_settings(config: DictConfig, kernels: str) -> DictConfig:
+    """Return a copy with the learning rate scaled for one rank and every quirk at official's behaviour.
+
+    Args:
+        config: with official's keys, and `port`'s.
+        kernels: the form that is compared, whatever the configuration says.
+    """
+    config = config.copy()
+    config.quirks = dict.fromkeys(config.quirks, "official")
+    config.kernels = kernels
+    return apply_scaling_rules(config, global_batch_size=config.train.batch_size_per_gpu)
