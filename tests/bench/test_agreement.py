@@ -41,9 +41,11 @@ def test_another_temperature_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """A loss that changes for one arm only moves its losses and gradients."""
     built: list[int] = []
 
-    def loss(out_dim: int, student_temp: float = 0.1) -> DINOLoss:
+    def loss(out_dim: int, *, kernels: str) -> DINOLoss:
         built.append(out_dim)
-        return DINOLoss(out_dim, 0.1 if len(built) < 3 else 0.2)  # the state, the first arm, the second arm
+        return DINOLoss(
+            out_dim, 0.1 if len(built) < 3 else 0.2, kernels=kernels
+        )  # the state, the first arm, the second arm
 
     monkeypatch.setattr("port.objective.DINOLoss", loss)
     assert len(agree(TINY, ("unified", "separate"))) == 1

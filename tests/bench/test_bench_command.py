@@ -19,7 +19,9 @@ pytestmark = pytest.mark.skipif(
 def bench(*arguments: str, folder: str = "bench") -> subprocess.CompletedProcess[str]:
     """Run pytest over a folder of the project."""
     command = [sys.executable, "-m", "pytest", folder, "-p", "no:cacheprovider", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    # Under xdist these variables would make the inner pytest a worker, which benchmarks refuse.
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=outside)
 
 
 def seconds_of_children() -> float:

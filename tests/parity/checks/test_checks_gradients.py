@@ -175,7 +175,9 @@ def _momentum(value: float) -> Change:
     def change(monkeypatch: pytest.MonkeyPatch) -> None:
         init = centering.CenteredLoss.__init__
         monkeypatch.setattr(
-            centering.CenteredLoss, "__init__", lambda self, shape, temp, _: init(self, shape, temp, value)
+            centering.CenteredLoss,
+            "__init__",
+            lambda self, shape, temp, _, kernels: init(self, shape, temp, value, kernels),
         )
 
     return change
@@ -184,7 +186,7 @@ def _momentum(value: float) -> Change:
 def _student_temp(monkeypatch: pytest.MonkeyPatch) -> None:
     init = centering.CenteredLoss.__init__
     monkeypatch.setattr(
-        centering.CenteredLoss, "__init__", lambda self, shape, _, momentum: init(self, shape, 0.1001, momentum)
+        centering.CenteredLoss, "__init__", lambda self, shape, _, *others: init(self, shape, 0.1001, *others)
     )
 
 

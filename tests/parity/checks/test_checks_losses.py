@@ -189,8 +189,8 @@ def _momentum(value: float) -> Change:
     def change(monkeypatch: pytest.MonkeyPatch) -> None:
         init = centering.CenteredLoss.__init__
 
-        def faulty(self: Any, shape: tuple[int, ...], student_temp: float, center_momentum: float) -> None:
-            init(self, shape, student_temp, value)
+        def faulty(self: Any, shape: tuple[int, ...], student_temp: float, _: float, kernels: str) -> None:
+            init(self, shape, student_temp, value, kernels)
 
         monkeypatch.setattr(centering.CenteredLoss, "__init__", faulty)
 
