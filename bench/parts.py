@@ -21,12 +21,12 @@ from bench.worker import iterations
 from parity.adapters.official_step import prepared_model
 from parity.recipes import SMALL_ARCHITECTURES
 from parity.states import logits
+from port.data.batches import N_GLOBAL_CROPS
 from port.optim import apply_optim_scheduler, build_optimizer, build_schedulers
 from port.ssl_meta_arch import SSLMetaArch
 
 __all__ = ["LossInputs", "masked_rows", "student_losses", "time_losses", "time_update"]
 
-N_GLOBAL_CROPS = 2
 SHARE_MASKED = 0.3
 """Of the patches of every second global crop: the middle of official's range, 0.1 to 0.5."""
 

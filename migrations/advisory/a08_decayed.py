@@ -13,6 +13,7 @@ from migrations.engine.source import SourceFile
 from migrations.flow.distillation import differs, distils, training_files
 from migrations.flow.lookup import Lookup
 from migrations.flow.nodes import argument, attribute_chain, callee, find_all, literal
+from migrations.flow.optimizers import default_decay
 
 __all__ = ["ADVISORY"]
 
@@ -24,7 +25,6 @@ _DECAY = re.compile(r"decay|regulari[sz]|\bwd\b", re.IGNORECASE)
 _OTHERWISE = re.compile(r"\.(ndim|dim\(\)|shape|size\(\)|ndimension\(\))|isinstance\(")  # by size, or by kind of module
 _SCALES = re.compile(r"gamma|\bls[12]?\b|layer_?scale|lambda", re.IGNORECASE)
 _TRAINED = re.compile(r"(^|[._])(student|model|net|network|backbone|self|module)$")
-_DECAYS_BY_DEFAULT = {"AdamW": 0.01}
 _PERSON = (
     "spare parameters whose name ends with `.bias` or holds `norm` or `gamma`, as `get_params_groups_with_decay` does; "
     "`ndim <= 1` spares the same in official's networks"
@@ -96,18 +96,14 @@ def _in_one_group(file: SourceFile, scales: bool, lookup: Lookup) -> Iterator[Fi
         groups = argument(call, "params", 0)
         if groups is None or not callee(call)[:1].isupper():
             continue
-        for owner, decay in _undivided(groups, argument(call, "weight_decay")):
-            default = _DECAYS_BY_DEFAULT.get(callee(call), 0) if ".optim." in _origin(file, call, lookup) else 0
-            if (default if decay is None else literal(decay)) in (0, None):
+        for owner, own in _undivided(groups, argument(call, "weight_decay")):
+            decay = default_decay(lookup, file, call) if own is None else literal(own)
+            if decay in (0, None) or (own is None and decay is ...):
                 continue
             forgotten = "biases, norms and LayerScale" if scales else "biases and norms"
             evidence = f"{callee(call)} holds `{owner}.parameters()` in one group: {forgotten} decay with the rest"
             yield differs("A08", file, call, evidence, _PERSON)
             break
-
-
-def _origin(file: SourceFile, call: cst.Call, lookup: Lookup) -> str:
-    return f".{lookup.origin(file, call.func)}"
 
 
 def _undivided(

@@ -15,7 +15,7 @@ from migrations.flow.layouts import LayoutReader
 from migrations.flow.lookup import Lookup
 from migrations.flow.nodes import argument, attribute_chain, callee, literal
 
-__all__ = ["Construction", "Optimizers"]
+__all__ = ["Construction", "Optimizers", "default_decay"]
 
 _DEFAULTS = {"AdamW": 0.01, "Adam": 0.0, "SGD": 0.0, "RAdam": 0.0, "NAdam": 0.0, "RMSprop": 0.0, "Adagrad": 0.0}
 _DEEPEST = 8
@@ -194,7 +194,7 @@ class Optimizers:
         if inside is not None:
             return [one for value in returned(inside) for one in self.made(value, inside)]
         if name[:1].isupper() and argument(call, "params", 0) is not None and not self._wraps(call, frame):
-            return [Construction(frame, call, name, self._default(call, frame))]
+            return [Construction(frame, call, name, default_decay(self.lookup, frame.file, call))]
         raise Unclear(frame.file, call, f"what `{frame.file.code(call.func)}` makes is not known")
 
     def _wraps(self, call: cst.Call, frame: Frame) -> bool:
@@ -202,11 +202,19 @@ class Optimizers:
         first = argument(call, "params", 0)
         return first is not None and attribute_chain(first).split(".")[-1].startswith(("opt", "base_opt"))
 
-    def _default(self, call: cst.Call, frame: Frame) -> object:
-        given = argument(call, "weight_decay")
-        if given is not None:
-            return literal(given)
-        if any(arg.star for arg in call.args):
-            return ...
-        origin = self.lookup.origin(frame.file, call.func)
-        return _DEFAULTS.get(callee(call), ...) if ".optim." in f".{origin}" else ...
+
+def default_decay(lookup: Lookup, file: SourceFile, call: cst.Call) -> object:
+    """Return the weight decay of the groups that have none of their own; Ellipsis where it is no literal.
+
+    Args:
+        lookup: of the project.
+        file: that holds the call.
+        call: the constructor's.
+    """
+    given = argument(call, "weight_decay")
+    if given is not None:
+        return literal(given)
+    if any(arg.star for arg in call.args):
+        return ...
+    origin = lookup.origin(file, call.func)
+    return _DEFAULTS.get(callee(call), ...) if ".optim." in f".{origin}" else ...

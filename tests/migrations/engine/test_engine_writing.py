@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import os
 import stat
-import subprocess
 from pathlib import Path
 
 import pytest
 from fakes import fake
+from repositories import git
 
 from migrations.engine.discovery import Tree, discover
 from migrations.engine.git import check_clean
@@ -27,12 +27,6 @@ def planned(root: Path) -> tuple[Plan, Tree]:
 def left_behind(root: Path) -> list[str]:
     """Names of files that no test has put there."""
     return [path.name for path in root.rglob("*") if path.suffix == ".tmp"]
-
-
-def git(folder: Path, *arguments: str) -> None:
-    """Run git as a user would."""
-    name = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
-    subprocess.run(["git", "-C", str(folder), *name, *arguments], check=True, capture_output=True)  # noqa: S607
 
 
 @pytest.fixture

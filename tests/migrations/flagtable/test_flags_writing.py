@@ -1,16 +1,10 @@
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import pytest
 from flag_files import PARSER, run, write
-
-
-def git(folder: Path, *arguments: str) -> None:
-    """Run git as a user would."""
-    name = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
-    subprocess.run(["git", "-C", str(folder), *name, *arguments], check=True, capture_output=True)  # noqa: S607
+from repositories import git
 
 
 def test_files_outside_of_git_are_not_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
