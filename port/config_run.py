@@ -105,9 +105,7 @@ class RunConfig:
     precision: str = "auto"  # auto, fp32, bf16 or fp16; auto is bf16 on a CUDA device that has it, otherwise fp32
     parallel: str = "ddp"  # ddp or fsdp; under one process both are the plain model
     deterministic: bool = False  # deterministic algorithms on CUDA too, where they are slower; a CPU always uses them
-    kernels: str = (
-        "official_order"  # fast: official's functions in fewer passes, equal to rounding; official_order: its bits
-    )
+    kernels: str = "fast"  # fast: official's functions in fewer passes, equal to rounding; official_order: its bits
     compile: bool = False  # compile the backbone's blocks with torch.compile
     activation_checkpointing: bool = False  # recompute blocks in the backward pass instead of keeping activations
     accumulation_steps: int = 1  # micro-batches of train.batch_size_per_gpu images per optimizer step

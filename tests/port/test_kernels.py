@@ -74,3 +74,8 @@ def test_the_key_is_a_word_and_is_explained() -> None:
     written = render_config(load_config(None, ["kernels=fast"])).splitlines()
     place = written.index("kernels: fast")
     assert "official_order" in written[place - 1]  # both together are too long for one line
+
+
+def test_training_is_fast_unless_asked() -> None:
+    """The key's default, which parity judges beside official's order."""
+    assert load_config().kernels == "fast"
