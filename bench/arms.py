@@ -34,9 +34,9 @@ from parity.recipes import SMALL_ARCHITECTURES
 from port.data import Batch
 from port.models import Features
 from port.models.block import Block
-from port.objective import Losses
 from port.optim import build_optimizer as build_port_optimizer
 from port.optim import build_schedulers
+from port.outputs import Losses
 from port.ssl_meta_arch import SSLMetaArch
 from port.step import TrainStep
 from port.training.precision import autocast

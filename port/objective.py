@@ -6,79 +6,21 @@ D features, K prototypes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+import math
+from collections.abc import Mapping
 
-import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
 from port.data.batches import N_GLOBAL_CROPS
 from port.data.collate import Batch
 from port.losses import DINOLoss, KoLeoLoss, PrototypeLoss, iBOTPatchLoss
-from port.models import ARCHITECTURES, Architecture
+from port.losses.linear_cross_entropy import CrossEntropyTerm, linear_cross_entropy
+from port.models import ARCHITECTURES, Architecture, LogitFactors
+from port.outputs import Losses, StudentOutputs, TeacherTargets
 from port.student_teacher import StudentTeacher
 
-__all__ = ["Losses", "Objective", "StudentOutputs", "TeacherTargets", "mean_losses"]
-
-
-class TeacherTargets(NamedTuple):
-    """What the student is trained towards.
-
-    Attributes:
-        dino: probabilities (2, B, K), crop 2 first.
-        ibot: probabilities (M, K), or None without iBOT.
-        patch_tokens: the teacher's (2B, N, D), or None without the prototype loss.
-        assignments: of these tokens to prototypes (2B * N, P), or None to let the prototype loss make them.
-        temperature: of the targets.
-    """
-
-    dino: Tensor
-    ibot: Tensor | None
-    patch_tokens: Tensor | None
-    assignments: Tensor | None
-    temperature: float
-
-
-class StudentOutputs(NamedTuple):
-    """The student's logits and features.
-
-    Attributes:
-        local_cls: logits (nB, K).
-        global_cls: logits (2B, K).
-        masked_patches: logits (M, K), or None without iBOT.
-        global_cls_features: (2B, D), before the head.
-        masked_patch_features: (M, D), before the head, or None without iBOT and without the prototype loss.
-    """
-
-    local_cls: Tensor
-    global_cls: Tensor
-    masked_patches: Tensor | None
-    global_cls_features: Tensor
-    masked_patch_features: Tensor | None
-
-
-class Losses(NamedTuple):
-    """The scalars of one batch.
-
-    Attributes:
-        total: what is differentiated.
-        optimised: the addends of `total` by name, weights applied: they sum to it.
-        displayed: official's values, in official's order (`dinov2/train/ssl_meta_arch.py:298-371`). Weights are not
-            applied, except KoLeo's; the optimised sum holds twice the KoLeo and iBOT values shown here (Q15).
-    """
-
-    total: Tensor
-    optimised: dict[str, Tensor]
-    displayed: dict[str, Tensor]
-
-    def detached(self) -> Losses:
-        """Return the values without their graph."""
-        return Losses(
-            self.total.detach(),
-            {name: value.detach() for name, value in self.optimised.items()},
-            {name: value.detach() for name, value in self.displayed.items()},
-        )
+__all__ = ["Objective"]
 
 
 class Objective(StudentTeacher):
@@ -109,10 +51,30 @@ class Objective(StudentTeacher):
 
     def losses(self, batch: Batch, targets: TeacherTargets, outputs: StudentOutputs) -> Losses:
         """Return the sum to differentiate and the values to show (`dinov2/train/ssl_meta_arch.py:298-371`)."""
-        n_local = self.cfg.crops.local_crops_number
-        n_global_terms = (N_GLOBAL_CROPS - 1) * N_GLOBAL_CROPS
-        # Without local crops official still counts one local term (Q19).
-        n_terms = n_global_terms + max(n_local * N_GLOBAL_CROPS, 1)
+        in_factors = isinstance(outputs.global_cls, LogitFactors)
+        cross_entropies = (self._by_factors if in_factors else self._by_logits)(batch, targets, outputs)
+        optimised, displayed = dict(cross_entropies.optimised), dict(cross_entropies.displayed)
+        if self.do_koleo:
+            first, second = outputs.global_cls_features.chunk(N_GLOBAL_CROPS)
+            koleo_loss = self.cfg.dino.koleo_loss_weight * (self.koleo_loss(first) + self.koleo_loss(second))
+            displayed["koleo_loss"] = koleo_loss / N_GLOBAL_CROPS
+            optimised["koleo_loss"] = koleo_loss
+        for values in (optimised, displayed):  # iBOT comes after KoLeo
+            if "ibot_loss" in values:
+                values["ibot_loss"] = values.pop("ibot_loss")
+        if self.do_prototypes:
+            self._add_prototype_terms(batch, targets, outputs, optimised, displayed)
+        if not in_factors:
+            # Official's order of additions: it starts from zero.
+            return Losses(sum(optimised.values(), start=targets.dino.new_zeros(())), optimised, displayed)
+        others = [value for name, value in optimised.items() if name not in cross_entropies.optimised]
+        return Losses(sum(others, start=cross_entropies.total), optimised, displayed)
+
+    def _by_logits(self, batch: Batch, targets: TeacherTargets, outputs: StudentOutputs) -> Losses:
+        """Return the cross-entropies in official's operations."""
+        n_local, n_terms = self.cfg.crops.local_crops_number, self._n_terms()
+        assert isinstance(outputs.local_cls, Tensor)
+        assert isinstance(outputs.global_cls, Tensor)
         optimised: dict[str, Tensor] = {}
         displayed: dict[str, Tensor] = {}
         if n_local > 0:
@@ -124,13 +86,7 @@ class Objective(StudentTeacher):
         displayed["dino_global_crops_loss"] = global_loss
         optimised["dino_global_crops_loss"] = self.cfg.dino.loss_weight * global_loss
 
-        if self.do_koleo:
-            first, second = outputs.global_cls_features.chunk(N_GLOBAL_CROPS)
-            koleo_loss = self.cfg.dino.koleo_loss_weight * (self.koleo_loss(first) + self.koleo_loss(second))
-            displayed["koleo_loss"] = koleo_loss / N_GLOBAL_CROPS
-            optimised["koleo_loss"] = koleo_loss
-
-        if outputs.masked_patches is not None and targets.ibot is not None:
+        if isinstance(outputs.masked_patches, Tensor) and targets.ibot is not None:
             ibot_loss = self.ibot_patch_loss.forward_masked(
                 outputs.masked_patches,
                 targets.ibot,
@@ -141,10 +97,58 @@ class Objective(StudentTeacher):
             ibot_loss = ibot_loss * N_GLOBAL_CROPS * (1.0 / N_GLOBAL_CROPS)
             displayed["ibot_loss"] = ibot_loss / 2
             optimised["ibot_loss"] = self.cfg.ibot.loss_weight * ibot_loss
-        if self.do_prototypes:
-            self._add_prototype_terms(batch, targets, outputs, optimised, displayed)
-        # Official's order of additions: it starts from zero.
         return Losses(sum(optimised.values(), start=targets.dino.new_zeros(())), optimised, displayed)
+
+    def _by_factors(self, batch: Batch, targets: TeacherTargets, outputs: StudentOutputs) -> Losses:
+        """Return the same from the logits' factors; of these only the total has a gradient, all terms' at once."""
+        n_local, n_terms = self.cfg.crops.local_crops_number, self._n_terms()
+        temperature, factor = self.dino_loss.student_temp, self.cfg.dino.loss_weight
+        assert isinstance(outputs.local_cls, LogitFactors)
+        assert isinstance(outputs.global_cls, LogitFactors)
+        n_images = targets.dino.shape[1]
+        per_image = 1 / n_images if n_images else math.nan  # the mean over no sample is NaN, as official's
+        terms = {}
+        if n_local > 0:
+            # The loss is linear in the targets, so the teacher's two crops are added first.
+            terms["dino_local_crops_loss"] = (
+                outputs.local_cls.weight,
+                CrossEntropyTerm(
+                    outputs.local_cls.features.unflatten(0, (n_local, -1)),
+                    targets.dino.sum(0),
+                    temperature,
+                    scale=per_image / n_terms,
+                    factor=factor,
+                ),
+            )
+        terms["dino_global_crops_loss"] = (
+            outputs.global_cls.weight,
+            CrossEntropyTerm(
+                outputs.global_cls.features.unsqueeze(0),
+                targets.dino.flatten(0, 1),
+                temperature,
+                scale=per_image / n_terms,
+                factor=factor,
+            ),
+        )
+        if isinstance(outputs.masked_patches, LogitFactors) and targets.ibot is not None:
+            terms["ibot_loss"] = (
+                outputs.masked_patches.weight,
+                CrossEntropyTerm(
+                    outputs.masked_patches.features.unsqueeze(0),
+                    targets.ibot,
+                    self.ibot_patch_loss.student_temp,
+                    scale=1 / batch["collated_masks"].shape[0] / 2,
+                    factor=2 * self.cfg.ibot.loss_weight,
+                    weights=batch["masks_weight"],
+                ),
+            )
+        return _joined(terms)
+
+    def _n_terms(self) -> int:
+        """Count DINO's terms; without local crops official still counts one local term (Q19)."""
+        n_global_terms = (N_GLOBAL_CROPS - 1) * N_GLOBAL_CROPS
+        n_local: int = self.cfg.crops.local_crops_number
+        return n_global_terms + max(n_local * N_GLOBAL_CROPS, 1)
 
     def _add_prototype_terms(
         self,
@@ -172,16 +176,15 @@ class Objective(StudentTeacher):
             optimised[f"prototype_{name}_loss"] = weights[name] * term
 
 
-def mean_losses(losses: Sequence[Losses]) -> Losses:
-    """Return the mean over micro-batches; one micro-batch's losses as they are."""
-    if len(losses) == 1:
-        return losses[0]
-
-    def mean(values: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        return {name: torch.stack([value[name] for value in values]).mean(0) for name in values[0]}
-
-    return Losses(
-        torch.stack([part.total for part in losses]).mean(0),
-        mean([part.optimised for part in losses]),
-        mean([part.displayed for part in losses]),
-    )
+def _joined(terms: Mapping[str, tuple[Tensor, CrossEntropyTerm]]) -> Losses:
+    """Compute terms, those of one weight in one pass: two heads have two."""
+    total: Tensor | None = None
+    displayed: dict[str, Tensor] = {}
+    for weight in {id(weight): weight for weight, _ in terms.values()}.values():
+        names = [name for name, (its, _) in terms.items() if its is weight]
+        part, values = linear_cross_entropy(weight, [terms[name][1] for name in names])
+        total = part if total is None else total + part
+        displayed |= dict(zip(names, values.unbind(), strict=True))
+    assert total is not None
+    optimised = {name: terms[name][1].factor * value for name, value in displayed.items()}
+    return Losses(total, optimised, displayed)

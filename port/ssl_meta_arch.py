@@ -17,8 +17,9 @@ from port.config import check_training_config
 from port.data.batches import N_GLOBAL_CROPS, batch_to_device, check_batch
 from port.data.collate import Batch
 from port.losses.cross_entropy import first_rows
-from port.models import ARCHITECTURES, Architecture
-from port.objective import Losses, Objective, StudentOutputs, TeacherTargets, mean_losses
+from port.models import ARCHITECTURES, Architecture, LogitFactors
+from port.objective import Objective
+from port.outputs import Logits, Losses, StudentOutputs, TeacherTargets, mean_losses
 
 __all__ = ["SSLMetaArch"]
 
@@ -168,22 +169,21 @@ class SSLMetaArch(Objective):
         global_cls_tokens = global_features["x_norm_clstoken"]
         head_inputs = [local_cls_tokens, global_cls_tokens]
         n_masked_patches = batch["mask_indices_list"].shape[0]
-        masked_patches: Tensor | None = None
+        masked_patches: Logits | None = None
         masked_patch_features: Tensor | None = None
         if self.do_ibot or self.do_prototypes:
             patches = _masked_patches(global_features["x_norm_patchtokens"], batch, padded=not self.fast)
             masked_patch_features = first_rows(patches, n_masked_patches)
             if self.ibot_separate_head:
-                masked_patches = first_rows(self.student["ibot_head"](patches), n_masked_patches)
+                masked_patches = _first_rows(self.student["ibot_head"](patches, factors=self.fast), n_masked_patches)
             elif self.do_ibot:
                 head_inputs.append(patches)
         # One call over one row of tokens: matrix products round differently over other shapes.
-        logits = self.student["dino_head"](torch.cat([tokens.unsqueeze(0) for tokens in head_inputs], dim=1))
-        local_cls, global_cls, *rest = (
-            part.squeeze(0) for part in logits.split([tokens.shape[0] for tokens in head_inputs], dim=1)
-        )
+        row = torch.cat([tokens.unsqueeze(0) for tokens in head_inputs], dim=1)
+        logits: Logits = self.student["dino_head"](row, factors=self.fast)
+        local_cls, global_cls, *rest = _split(logits, [tokens.shape[0] for tokens in head_inputs])
         if rest:
-            masked_patches = first_rows(rest[0], n_masked_patches)
+            masked_patches = _first_rows(rest[0], n_masked_patches)
         return StudentOutputs(local_cls, global_cls, masked_patches, global_cls_tokens, masked_patch_features)
 
     def _student_features(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
@@ -207,6 +207,19 @@ def as_micro_batches(images: Batch | Sequence[Batch]) -> Sequence[Batch]:
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(list(parts))
+
+
+def _split(logits: Logits, n_rows: Sequence[int]) -> list[Logits]:
+    """Cut one row of tokens' logits (1, T, K) into parts of some tokens each, (T_i, K)."""
+    rows = logits.features if isinstance(logits, LogitFactors) else logits
+    parts = [part.squeeze(0) for part in rows.split(list(n_rows), dim=1)]
+    return [LogitFactors(part, logits.weight) for part in parts] if isinstance(logits, LogitFactors) else [*parts]
+
+
+def _first_rows(logits: Logits, n_rows: int) -> Logits:
+    if isinstance(logits, LogitFactors):
+        return LogitFactors(first_rows(logits.features, n_rows), logits.weight)
+    return first_rows(logits, n_rows)
 
 
 def _masked_patches(patch_tokens: Tensor, batch: Batch, *, padded: bool) -> Tensor:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from port.data.collate import Batch
-from port.objective import Losses
 from port.optim import Hyperparameters, PrototypeOptimizer, Schedules, apply_optim_scheduler
+from port.outputs import Losses
 from port.ssl_meta_arch import SSLMetaArch
 
 __all__ = ["GradientHook", "GradientStage", "StepReport", "TrainStep"]

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from port.losses.precision import autocast_off, widened
 
-__all__ = ["first_rows", "row_chunks", "soft_cross_entropy"]
+__all__ = ["NoSecondDerivative", "first_rows", "row_chunks", "soft_cross_entropy"]
 
 CHUNK_ELEMENTS = {"cpu": 2**18}
 """Elements of a chunk by type of device: on a CPU a megabyte in float32, which a core's own cache holds."""
@@ -71,9 +71,18 @@ def first_rows(tensor: Tensor, n_rows: int | None) -> Tensor:
     return tensor if n_rows is None or n_rows == len(tensor) else tensor[:n_rows]
 
 
-def row_chunks(n_rows: int, row_elements: int, device: torch.device) -> Iterator[slice]:
-    """Yield slices of rows, in order, of about as many elements as suit the device and at least one row."""
-    length = max(CHUNK_ELEMENTS.get(device.type, LARGE_CHUNK) // max(row_elements, 1), 1)
+def row_chunks(n_rows: int, row_elements: int, device: torch.device, elements: int | None = None) -> Iterator[slice]:
+    """Yield slices of rows, in order, of at least one row.
+
+    Args:
+        n_rows: of all slices together.
+        row_elements: of each row.
+        device: where they are.
+        elements: of a slice, about; None for what suits the device.
+    """
+    if elements is None:
+        elements = CHUNK_ELEMENTS.get(device.type, LARGE_CHUNK)
+    length = max(elements // max(row_elements, 1), 1)
     for start in range(0, n_rows, length):
         yield slice(start, min(start + length, n_rows))
 
@@ -120,7 +129,7 @@ class _SoftCrossEntropy(torch.autograd.Function):
         with torch.no_grad():
             gradient = _gradient(ctx, upstream)
         if torch.is_grad_enabled():  # a graph of the gradient is wanted
-            gradient = _NoSecondDerivative.apply(gradient, ctx.saved_tensors[0], upstream)
+            gradient = NoSecondDerivative.apply(gradient, ctx.saved_tensors[0], upstream)
         return gradient, None, None, None, None, None
 
 
@@ -146,13 +155,15 @@ def _gradient(ctx: Any, upstream: Tensor) -> Tensor:
     return gradient
 
 
-class _NoSecondDerivative(torch.autograd.Function):
+class NoSecondDerivative(torch.autograd.Function):
     """Passes a gradient on, so that to differentiate it is an error and not a silent zero."""
 
     @staticmethod
     def forward(ctx: Any, gradient: Tensor, *_: Tensor) -> Tensor:
+        """Return the gradient as it is, tied to what follows: the tensors that it is a function of."""
         return gradient.view_as(gradient)
 
     @staticmethod
     def backward(ctx: Any, *_: Tensor) -> Any:
+        """Raise RuntimeError."""
         raise RuntimeError("kernels=fast has no second derivative of its losses; kernels=official_order has")

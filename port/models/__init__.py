@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from port.models.architectures import ARCHITECTURES, Architecture, build_backbone, build_model
 from port.models.chunks import BlockChunk, flat_blocks
-from port.models.dino_head import DINOHead
+from port.models.dino_head import DINOHead, LogitFactors
 from port.models.features import Features
 from port.models.vision_transformer import DinoVisionTransformer
 
@@ -15,6 +15,7 @@ __all__ = [
     "DINOHead",
     "DinoVisionTransformer",
     "Features",
+    "LogitFactors",
     "build_backbone",
     "build_model",
     "flat_blocks",

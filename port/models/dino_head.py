@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["DINOHead", "WeightNormLinear"]
+__all__ = ["DINOHead", "LogitFactors", "WeightNormLinear"]
 
 OTHER_SPELLINGS = {
     "parametrizations.weight.original0": "weight_g",
@@ -69,6 +69,18 @@ def _rename_parametrizations(module: nn.Module, state_dict: dict[str, Any], pref
             state_dict[prefix + official] = state_dict.pop(prefix + other)
 
 
+class LogitFactors(NamedTuple):
+    """Logits as a product, `features @ weight.T`.
+
+    Attributes:
+        features: (..., bottleneck_dim), of length 1.
+        weight: (K, bottleneck_dim).
+    """
+
+    features: Tensor
+    weight: Tensor
+
+
 class DINOHead(nn.Module):
     """An MLP to a bottleneck, L2 normalisation, and cosines with K prototypes times their lengths.
 
@@ -104,12 +116,23 @@ class DINOHead(nn.Module):
                     nn.init.zeros_(module.bias)
         self.last_layer = WeightNormLinear(bottleneck_dim, out_dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map tokens x (M, D) to logits (M, K)."""
-        x = self.mlp(x)  # (M, bottleneck_dim)
+    def forward(self, x: Tensor, *, factors: bool = False) -> Tensor | LogitFactors:
+        """Map tokens to logits.
+
+        Args:
+            x: (..., D).
+            factors: whether to leave the last product, the largest of all, to the caller.
+
+        Returns:
+            Logits (..., K), or what their product is made of. A data-parallel wrapper gathers weights for this call
+            alone, so the last layer's come out with it.
+        """
+        x = self.mlp(x)  # (..., bottleneck_dim)
         # 1e-12 is 0 in half precision.
         eps = 1e-6 if x.dtype == torch.float16 else 1e-12
         x = functional.normalize(x, dim=-1, p=2, eps=eps)
+        if factors:
+            return LogitFactors(x, self.last_layer.weight)
         logits: Tensor = self.last_layer(x)
         return logits
 

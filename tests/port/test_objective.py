@@ -12,7 +12,8 @@ from torch import Tensor
 
 from port.data import Batch
 from port.losses import DINOLoss, KoLeoLoss, PrototypeLoss, iBOTPatchLoss
-from port.objective import Losses, StudentOutputs, TeacherTargets, mean_losses
+from port.models import LogitFactors
+from port.outputs import Losses, StudentOutputs, TeacherTargets, mean_losses
 from port.ssl_meta_arch import SSLMetaArch
 
 K, D, N = 12, 16, 16
@@ -55,6 +56,18 @@ def given(model: SSLMetaArch, n_images: int = 3) -> tuple[Batch, TeacherTargets,
         masked_patch_features=logits(n_masked, D, seed=8),
     )
     return batch, targets, outputs
+
+
+def in_factors(outputs: StudentOutputs) -> StudentOutputs:
+    """Return the same logits as factors, of the unit matrix, which is the last layer of one head."""
+    weight = torch.eye(K, dtype=torch.float64)
+    parts = (outputs.local_cls, outputs.global_cls, outputs.masked_patches)
+    local_cls, global_cls, patches = (
+        None if p is None else LogitFactors(p, weight) for p in parts if not isinstance(p, LogitFactors)
+    )
+    assert local_cls is not None
+    assert global_cls is not None
+    return outputs._replace(local_cls=local_cls, global_cls=global_cls, masked_patches=patches)
 
 
 def cross_entropy(target: Tensor, student: Tensor) -> float:
@@ -112,6 +125,33 @@ def test_displayed_values_are_official_s_by_hand() -> None:
     assert numbers(found) == pytest.approx(expected, rel=1e-6)  # weights of masks are float32
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["dino.loss_weight=0.5", "ibot.loss_weight=3.0"],
+        ["crops.local_crops_number=0"],
+        ["ibot.loss_weight=0"],
+        ["dino.koleo_loss_weight=0"],
+        list(PROTOTYPES),
+    ],
+)
+def test_logits_as_factors_give_the_same(overrides: Sequence[str]) -> None:
+    """All values, in their order, and the gradient of the total by the logits, which is all that has one."""
+    model = objective(overrides)
+    batch, targets, outputs = given(model)
+    outputs = outputs._replace(global_cls=outputs.global_cls.requires_grad_())  # type: ignore[union-attr] # a tensor here
+    by_logits, by_factors = model.losses(batch, targets, outputs), model.losses(batch, targets, in_factors(outputs))
+    for kind in ("optimised", "displayed"):
+        expected, found = (numbers(getattr(losses, kind)) for losses in (by_logits, by_factors))
+        assert list(found) == list(expected)
+        assert found == pytest.approx(expected, rel=1e-12)
+    totals = (by_logits.total, by_factors.total)
+    assert totals[1].item() == pytest.approx(totals[0].item(), rel=1e-12)
+    wanted, gradient = (torch.autograd.grad(total, outputs.global_cls)[0] for total in totals)
+    torch.testing.assert_close(gradient, wanted, rtol=1e-11, atol=1e-14)
+
+
 @pytest.mark.parametrize("dino_weight", [1.0, 0.5])
 @pytest.mark.parametrize("ibot_weight", [1.0, 3.0])
 def test_optimised_values_have_their_weights(dino_weight: float, ibot_weight: float) -> None:
@@ -158,7 +198,7 @@ def test_patches_weigh_by_their_own_crop() -> None:
     rows = batch["mask_indices_list"] // N
     counts = {int(row): int((rows == row).sum()) for row in rows.unique()}
     assert len(set(counts.values())) > 1
-    assert outputs.masked_patches is not None
+    assert isinstance(outputs.masked_patches, Tensor)
     contributions = []
     for row in counts:
         chosen = (rows == row).unsqueeze(1)

@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_leaves
 import port.step
 from port.data import Batch
 from port.data.batches import batch_to_device
-from port.losses import DINOLoss, KoLeoLoss
+from port.losses import KoLeoLoss
 from port.optim import PrototypeOptimizer, build_optimizer, build_schedulers
 from port.ssl_meta_arch import SSLMetaArch
 from port.step import TrainStep
@@ -176,17 +176,17 @@ def test_no_cpu_tensor_strays_among_cuda_tensors(fake_mode: FakeTensorMode, way:
 
 def test_a_cpu_tensor_in_a_loss_is_found(fake_mode: FakeTensorMode, monkeypatch: pytest.MonkeyPatch) -> None:
     """The test above can fail: a factor made without a device raises."""
-    original: Loss = DINOLoss.forward
-    monkeypatch.setattr(DINOLoss, "forward", lambda self, s, t: (original(self, s, t) * torch.ones(1)).sum())
+    original: Loss = KoLeoLoss.forward
+    monkeypatch.setattr(KoLeoLoss, "forward", lambda self, x: (original(self, x) * torch.ones(1)).sum())
     with pytest.raises(RuntimeError, match=r"devices.* cuda:0.* cpu"):
         carry_out(fake_mode, "centring, one head")
 
 
 def test_a_constant_of_the_cpu_is_found(fake_mode: FakeTensorMode, monkeypatch: pytest.MonkeyPatch) -> None:
     """The test above can fail: a real tensor, made before the step, raises."""
-    original: Loss = DINOLoss.forward
+    original: Loss = KoLeoLoss.forward
     table = torch.ones(1)
-    monkeypatch.setattr(DINOLoss, "forward", lambda self, s, t: (original(self, s, t) * table).sum())
+    monkeypatch.setattr(KoLeoLoss, "forward", lambda self, x: (original(self, x) * table).sum())
     with pytest.raises(AssertionError, match="convert all Tensors to FakeTensors first"):
         carry_out(fake_mode, "centring, one head")
 

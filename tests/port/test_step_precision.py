@@ -17,7 +17,7 @@ from tiny_training import tiny_batch, tiny_model
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from port.losses import DINOLoss, KoLeoLoss, iBOTPatchLoss
+from port.losses import DINOLoss, KoLeoLoss, iBOTPatchLoss, linear_cross_entropy
 from port.optim import build_optimizer, build_schedulers
 from port.ssl_meta_arch import SSLMetaArch
 from port.step import TrainStep
@@ -31,7 +31,7 @@ LOSS_FUNCTIONS = {*CROSS_ENTROPY.values(), "cross_entropy", "softmax", "pairwise
 
 
 class Types(TorchFunctionMode):
-    """Notes the types that functions are given, within calls of some modules only."""
+    """Notes the types that functions are given, within calls of some modules and of the joint cross-entropy only."""
 
     def __init__(self, modules: Iterable[torch.nn.Module]) -> None:
         super().__init__()
@@ -68,15 +68,29 @@ def losses_of(model: SSLMetaArch) -> list[torch.nn.Module]:
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("kernels", CROSS_ENTROPY)
-def test_losses_are_computed_in_single_precision(way: str, kernels: str) -> None:
+def test_losses_are_computed_in_single_precision(monkeypatch: pytest.MonkeyPatch, way: str, kernels: str) -> None:
     """Within the losses not one function has a half-precision tensor, though the networks' logits are bfloat16."""
     model = tiny_model([*WAYS[way], "prototype.n_prototypes=7", f"kernels={kernels}"])
     model.autocast = BF16
     heads: list[torch.dtype] = []
-    model.student["dino_head"].register_forward_hook(lambda module, args, logits: heads.append(logits.dtype))
+    for part in (model.teacher, model.student):
+        # The student's last product is made with its losses where these are fast.
+        part["dino_head"].get_submodule("mlp").register_forward_hook(
+            lambda module, args, tokens: heads.append(tokens.dtype)
+        )
     with Types(losses_of(model)) as types:
+        made = linear_cross_entropy._losses_and_gradients
+
+        def inside(*args: Any) -> Tensor:
+            assert args[0].dtype == torch.bfloat16
+            types._enter(1)
+            losses = made(*args)
+            types._enter(-1)
+            return losses
+
+        monkeypatch.setattr(linear_cross_entropy, "_losses_and_gradients", inside)
         losses = model.forward_backward(tiny_batch(model.cfg, n_images=3), 0.05)
-    assert heads == [torch.bfloat16]
+    assert heads == [torch.bfloat16] * 2
     assert {CROSS_ENTROPY[kernels], "pairwise_distance", "mm", "normalize"} <= types.seen.keys()
     assert ("cross_entropy" in types.seen) == model.do_prototypes
     # The KoLeo neighbours and the masks' places are integers.

@@ -17,8 +17,8 @@ from parity.recipes import RECIPES
 from port import step
 from port.losses import KoLeoLoss, centering
 from port.models import block
-from port.objective import Losses, TeacherTargets
 from port.optim import apply_optim_scheduler
+from port.outputs import Losses, TeacherTargets
 from port.ssl_meta_arch import SSLMetaArch
 from port.student_teacher import StudentTeacher
 
