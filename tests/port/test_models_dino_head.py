@@ -10,7 +10,7 @@ from port.models import DINOHead, LogitFactors
 
 @pytest.mark.parametrize("shape", [(5, 6), (1, 4, 6), (0, 6)])
 def test_the_factors_product_is_the_logits(shape: tuple[int, ...]) -> None:
-    """Features of length 1 times the last layer's effective weight, bit for bit; lengths and directions get gradients."""
+    """Features of length 1 times the last layer's weight, bit for bit; lengths and directions get gradients."""
     torch.manual_seed(0)
     head = DINOHead(6, 9, hidden_dim=8, bottleneck_dim=4)
     with torch.no_grad():
