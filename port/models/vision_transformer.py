@@ -48,6 +48,7 @@ class DinoVisionTransformer(nn.Module):
         num_register_tokens: R.
         interpolate_antialias: see `resize_positions`.
         interpolate_offset: see `resize_positions`.
+        fast: whether the blocks have the fast form, see `port.kernels`.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -73,6 +74,7 @@ class DinoVisionTransformer(nn.Module):
         num_register_tokens: int = 0,
         interpolate_antialias: bool = False,
         interpolate_offset: float = 0.1,
+        fast: bool = False,
     ) -> None:
         super().__init__()
         if num_register_tokens < 0:
@@ -94,7 +96,7 @@ class DinoVisionTransformer(nn.Module):
             nn.Parameter(torch.zeros(1, num_register_tokens, embed_dim)) if num_register_tokens else None
         )
 
-        new_block = partial(Block, embed_dim, num_heads, mlp_ratio=mlp_ratio, init_values=init_values)
+        new_block = partial(Block, embed_dim, num_heads, mlp_ratio=mlp_ratio, init_values=init_values, fast=fast)
         new_block = partial(new_block, qkv_bias=qkv_bias, proj_bias=proj_bias, ffn_bias=ffn_bias, ffn_layer=ffn_layer)
         first_rate = drop_path_rate if drop_path_uniform else 0.0
         blocks = [new_block(drop_path=rate) for rate in np.linspace(first_rate, drop_path_rate, depth).tolist()]
