@@ -145,9 +145,7 @@ class Block(nn.Module):
         self.sample_drop_ratio = drop_path
         self.fast = fast
 
-    def forward(
-        self, x: Tensor | list[Tensor], rows: Tensor | list[Tensor] | None = None
-    ) -> Tensor | list[Tensor]:
+    def forward(self, x: Tensor | list[Tensor], rows: Tensor | list[Tensor] | None = None) -> Tensor | list[Tensor]:
         """Transform a batch (B, N, D), or a list of batches (B_i, N_i, D) together.
 
         Args:

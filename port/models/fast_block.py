@@ -6,16 +6,18 @@ Shapes: B batch, N tokens, D embedding dimension, T tokens of a packed row, R wa
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from port.models.attention import Attention
 from port.models.ffn import normed_ffn
 from port.models.fused import scaled_linear
 from port.models.layers import LayerScale
 from port.models.subsets import Draw, add_to_subsets, rows_in_subset, take_subsets
+
+if TYPE_CHECKING:
+    from port.models.block import Block
 
 __all__ = ["DrawSubset", "run_row", "run_subsets", "run_wanted"]
 
@@ -23,19 +25,7 @@ DrawSubset = Callable[[Tensor], Draw]
 """Draws a subset of a batch (B, N, D)."""
 
 
-class BlockLayers(Protocol):
-    """The layers of `port.models.block.Block`."""
-
-    norm1: nn.LayerNorm
-    attn: Attention
-    ls1: nn.Module
-    drop_path1: nn.Module
-    norm2: nn.LayerNorm
-    mlp: nn.Module
-    ls2: nn.Module
-
-
-def run_row(block: BlockLayers, x_list: Sequence[Tensor]) -> list[Tensor]:
+def run_row(block: Block, x_list: Sequence[Tensor]) -> list[Tensor]:
     """Run a block on all tokens of batches (B_i, N_i, D), without subsets; several are packed in one row."""
     shapes = [(x.shape[0], x.shape[1]) for x in x_list]
     samples = shapes[0][0] if len(shapes) == 1 else 1  # the drop path of a list is by subset
@@ -47,7 +37,7 @@ def run_row(block: BlockLayers, x_list: Sequence[Tensor]) -> list[Tensor]:
     return [part.view(x.shape) for part, x in zip(parts, x_list, strict=True)]
 
 
-def run_subsets(block: BlockLayers, x_list: Sequence[Tensor], draw: DrawSubset) -> list[Tensor]:
+def run_subsets(block: Block, x_list: Sequence[Tensor], draw: DrawSubset) -> list[Tensor]:
     """Run a block with each residual on a subset of each batch (B_i, N_i, D)."""
     # All subsets of a branch are drawn before it is computed: this is the order of official's random numbers.
     draws = [draw(x) for x in x_list]
@@ -62,9 +52,7 @@ def run_subsets(block: BlockLayers, x_list: Sequence[Tensor], draw: DrawSubset) 
     return add_to_subsets(same, draws, residuals)
 
 
-def run_wanted(
-    block: BlockLayers, x_list: Sequence[Tensor], rows: Sequence[Tensor], draw: DrawSubset | None
-) -> list[Tensor]:
+def run_wanted(block: Block, x_list: Sequence[Tensor], rows: Sequence[Tensor], draw: DrawSubset | None) -> list[Tensor]:
     """Run a block for the wanted tokens: all tokens are attended to, the rest is computed for the wanted ones alone.
 
     A token of a sample that was not drawn has its residual multiplied by 0: how many were drawn is not asked for, as a
@@ -120,13 +108,13 @@ def _sum(row: Tensor, residual: Tensor) -> Tensor:
     return residual.add_(row) if residual.dtype == row.dtype else row + residual
 
 
-def _dropped(block: BlockLayers, residual: Tensor, samples: int) -> Tensor:
+def _dropped(block: Block, residual: Tensor, samples: int) -> Tensor:
     """Apply classic drop path to a residual (T, D) of equal samples."""
     dropped: Tensor = block.drop_path1(residual.view(samples, -1, residual.shape[-1]))
     return dropped.view(residual.shape)
 
 
-def _classic_factors(block: BlockLayers, x: Tensor, rows: Tensor) -> Tensor:
+def _classic_factors(block: Block, x: Tensor, rows: Tensor) -> Tensor:
     """Return the factors (R,) of classic drop path for tokens of x (B, N, D); ones without."""
     factors: Tensor = block.drop_path1(x.new_ones(len(x), 1, 1))
     return factors.flatten()[rows // x.shape[1]]

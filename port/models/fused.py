@@ -21,6 +21,8 @@ from port.losses.precision import autocast_off
 __all__ = ["norm_linear", "refuse_second_derivative", "scaled_linear", "split_heads"]
 
 HALF = (torch.float16, torch.bfloat16)
+CHUNK_ROWS = 512
+"""Tokens whose GELU a CPU makes at once: few enough for its cache, enough for a matrix product."""
 
 
 def norm_linear(x: Tensor, norm: nn.LayerNorm, linear: nn.Linear) -> Tensor:
@@ -67,7 +69,7 @@ def scaled_linear(
         weight, bias = _cast(linear.weight, dtype), _cast(linear.bias, dtype)
         folded = None if weight.dtype in HALF else gamma
         y: Tensor = _ScaledLinear.apply(weight, bias, folded, gelu, *inputs)
-        return y if folded is gamma else y * gamma
+        return y if gamma is None or folded is not None else y * gamma
 
 
 def split_heads(qkv: Tensor, shapes: Sequence[tuple[int, int]], num_heads: int) -> list[tuple[Tensor, ...]]:
@@ -148,34 +150,57 @@ class _ScaledLinear(torch.autograd.Function):
         ctx.save_for_backward(weight, bias, gamma, *inputs)
         ctx.gelu = gelu
         folded, shift = _fold(weight, gamma), _fold(bias, gamma)
-        outputs = [functional.linear(_activated(x, gelu, weight.dtype), folded, shift) for x in inputs]
-        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+        y = inputs[0].new_empty(sum(len(x) for x in inputs), len(weight), dtype=weight.dtype)
+        chunks = _chunks(inputs, gelu)
+        for x, out in zip(chunks, y.split([len(x) for x in chunks]), strict=True):
+            if shift is None:
+                torch.mm(_activated(x, gelu, weight.dtype), folded.t(), out=out)
+            else:
+                torch.addmm(shift, _activated(x, gelu, weight.dtype), folded.t(), out=out)
+        return y
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         refuse_second_derivative()
         weight, bias, gamma, *inputs = ctx.saved_tensors
         need_weight, need_bias, need_gamma, _, *need_inputs = ctx.needs_input_grad
-        product: Tensor | None = None  # of dy and the linear's input: its weight's gradient, were gamma 1
-        dinputs: list[Tensor | None] = []
         with autocast_off(dy.device):
             folded = _fold(weight, gamma)
-            for x, part, need in zip(inputs, dy.split([len(x) for x in inputs]), need_inputs, strict=True):
-                if need_weight or need_gamma:
-                    activated = _activated(x, ctx.gelu, dy.dtype)
-                    product = part.t() @ activated if product is None else product.addmm_(part.t(), activated)
-                    del activated
-                dx = (part @ folded).to(x.dtype) if need else None
-                if dx is not None and ctx.gelu:
-                    torch.ops.aten.gelu_backward.grad_input(dx, x, grad_input=dx)
-                dinputs.append(dx)
+            # of dy and the linear's input: the weight's gradient, were gamma 1
+            product = torch.zeros_like(weight) if need_weight or need_gamma else None
+            dinputs = [torch.empty_like(x) for x in inputs] if any(need_inputs) else None
+            chunks = _chunks(inputs, ctx.gelu)
+            places = chunks if dinputs is None else _chunks(dinputs, ctx.gelu)
+            for x, dx, part in zip(chunks, places, dy.split([len(x) for x in chunks]), strict=True):
+                if product is not None:
+                    product.addmm_(part.t(), _activated(x, ctx.gelu, dy.dtype))
+                if dinputs is not None:
+                    _input_gradient(part, folded, x if ctx.gelu else None, dx)
             total = dy.sum(0) if need_bias or (need_gamma and bias is not None) else None
             dgamma = None
             if need_gamma:
-                dgamma = torch.linalg.vecdot(weight, product) + (0 if bias is None else bias * total)
+                dgamma = torch.linalg.vecdot(weight, product)
+                dgamma = dgamma if bias is None else dgamma + bias * total
             dweight = _fold(product, gamma) if need_weight else None
             dbias = _fold(total, gamma) if need_bias else None
-        return dweight, dbias, dgamma, None, *dinputs
+        return dweight, dbias, dgamma, None, *(dinputs or (None for _ in inputs))
+
+
+def _input_gradient(dy: Tensor, weight: Tensor, gelu_of: Tensor | None, dx: Tensor) -> None:
+    """Write the gradient by a linear's input, or by what a GELU makes it of, into dx."""
+    if dx.dtype == dy.dtype:
+        torch.mm(dy, weight, out=dx)
+    else:
+        dx.copy_(dy @ weight)
+    if gelu_of is not None:
+        torch.ops.aten.gelu_backward.grad_input(dx, gelu_of, grad_input=dx)
+
+
+def _chunks(tensors: Sequence[Tensor], gelu: bool) -> list[Tensor]:
+    """Cut tensors (T_i, D) whose GELU is made on a CPU, so that it stays in the cache; others stay whole."""
+    if not gelu or tensors[0].device.type != "cpu" or torch.compiler.is_compiling():
+        return list(tensors)
+    return [chunk for tensor in tensors for chunk in tensor.split(CHUNK_ROWS)]
 
 
 def _activated(x: Tensor, gelu: bool, dtype: torch.dtype) -> Tensor:
