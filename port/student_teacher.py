@@ -42,7 +42,7 @@ class StudentTeacher(nn.Module):
         self.do_ibot = cfg.ibot.loss_weight > 0
         self.ibot_separate_head = bool(self.do_ibot and cfg.ibot.separate_head)
         student_backbone, teacher_backbone, self.embed_dim = build_model(
-            cfg.student, cfg.crops.global_crops_size, architectures=architectures
+            cfg.student, cfg.crops.global_crops_size, fast=self.fast, architectures=architectures
         )
         if cfg.student.pretrained_weights:
             _load_backbone(student_backbone, cfg.student.pretrained_weights)

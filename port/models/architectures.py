@@ -57,6 +57,7 @@ def build_backbone(
     img_size: int,
     *,
     drop_path: bool = False,
+    fast: bool = False,
     architectures: Mapping[str, Architecture] = ARCHITECTURES,
 ) -> DinoVisionTransformer:
     """Build one backbone: a teacher or a frozen feature extractor without drop path, a student with it.
@@ -66,6 +67,7 @@ def build_backbone(
             an OmegaConf node.
         img_size: side in pixels of the images for which positions are learned.
         drop_path: whether the section's stochastic depth applies.
+        fast: whether its blocks have the fast form, see `port.kernels`.
         architectures: sizes by name.
 
     Raises:
@@ -90,11 +92,16 @@ def build_backbone(
         num_register_tokens=student_cfg.num_register_tokens,
         interpolate_antialias=student_cfg.interpolate_antialias,
         interpolate_offset=student_cfg.interpolate_offset,
+        fast=fast,
     )
 
 
 def build_model(
-    student_cfg: StudentConfig, img_size: int, *, architectures: Mapping[str, Architecture] = ARCHITECTURES
+    student_cfg: StudentConfig,
+    img_size: int,
+    *,
+    fast: bool = False,
+    architectures: Mapping[str, Architecture] = ARCHITECTURES,
 ) -> tuple[DinoVisionTransformer, DinoVisionTransformer, int]:
     """Build student and teacher backbones of the same size. Mirrors `dinov2/models/__init__.py:14`.
 
@@ -103,6 +110,7 @@ def build_model(
     Args:
         student_cfg: see `build_backbone`.
         img_size: side in pixels of a global crop.
+        fast: see `build_backbone`.
         architectures: sizes by name.
 
     Returns:
@@ -112,6 +120,6 @@ def build_model(
         ValueError: see `build_backbone`.
     """
     # The teacher comes first: this is the order of official's random numbers.
-    teacher = build_backbone(student_cfg, img_size, architectures=architectures)
-    student = build_backbone(student_cfg, img_size, drop_path=True, architectures=architectures)
+    teacher = build_backbone(student_cfg, img_size, fast=fast, architectures=architectures)
+    student = build_backbone(student_cfg, img_size, drop_path=True, fast=fast, architectures=architectures)
     return student, teacher, student.embed_dim

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from port.models.fused import norm_linear, split_heads
+
 __all__ = ["Attention", "group_equal_lengths"]
 
 
@@ -87,3 +89,20 @@ class Attention(nn.Module):
         q, k, v = qkv.view(b, n, *qkv.shape[1:]).unbind(2)  # 3 x (b, n, H, d)
         x = functional.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
         return x.transpose(1, 2).reshape(b * n, -1)
+
+    def attend(self, x: Tensor, norm: nn.LayerNorm, shapes: Sequence[tuple[int, int]]) -> list[Tensor]:
+        """Norm x and let its tokens attend, in the fast form and without the output linear.
+
+        Args:
+            x: (T, D), whole sequences one after another.
+            norm: comes before the linear for queries, keys and values.
+            shapes: (number of sequences b, tokens n of each) along x.
+
+        Returns:
+            For each shape (b * n, D).
+        """
+        qkv = norm_linear(x, norm, self.qkv)  # (T, 3 D)
+        return [
+            functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b * n, -1)
+            for (q, k, v), (b, n) in zip(split_heads(qkv, shapes, self.num_heads), shapes, strict=True)
+        ]

@@ -10,11 +10,13 @@ only at rates above 0.1, below which they use the classic form (quirk Q34).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from port.models.attention import Attention, group_equal_lengths
+from port.models.fast_block import run_row, run_subsets, run_wanted
 from port.models.ffn import build_ffn
 from port.models.layers import DropPath, LayerScale, layer_norm
 
@@ -109,6 +111,7 @@ class Block(nn.Module):
         init_values: initial LayerScale; None or 0 for none.
         drop_path: stochastic depth rate, in [0, 1].
         ffn_layer: one of `port.models.ffn.FFN_LAYERS`.
+        fast: whether the fast form is computed, see `port.kernels`; it has the same parameters and random numbers.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -126,6 +129,7 @@ class Block(nn.Module):
         init_values: float | None = None,
         drop_path: float = 0.0,
         ffn_layer: str = "mlp",
+        fast: bool = False,
     ) -> None:
         super().__init__()
         if not 0.0 <= drop_path <= 1.0:
@@ -139,14 +143,26 @@ class Block(nn.Module):
         self.mlp = build_ffn(ffn_layer, dim, int(dim * mlp_ratio), bias=ffn_bias)
         self.ls2 = LayerScale(dim, init_values=init_values) if init_values else nn.Identity()
         self.sample_drop_ratio = drop_path
+        self.fast = fast
 
-    def forward(self, x: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
+    def forward(self, x: Tensor | list[Tensor], rows: Tensor | list[Tensor] | None = None) -> Tensor | list[Tensor]:
         """Transform a batch (B, N, D), or a list of batches (B_i, N_i, D) together.
 
+        Args:
+            x: the batch or batches.
+            rows: the tokens that are wanted, int64 (R,), indices into the B * N tokens of the batch; for a list, a
+                list of such. None for all.
+
         Returns:
-            The same shape, or list of shapes.
+            The same shape, or list of shapes; with `rows` (R, D), or a list of such.
         """
-        return self._forward_list(x) if isinstance(x, list) else self._forward_tensor(x)
+        if self.fast:
+            return self._forward_fast(x, rows)
+        if isinstance(x, list):
+            out = self._forward_list(x)
+            return out if rows is None else [y.flatten(0, 1)[r] for y, r in zip(out, rows, strict=True)]
+        y = self._forward_tensor(x)
+        return y if rows is None else y.flatten(0, 1)[rows]
 
     def _attn_residual(self, x: Tensor, groups: Groups | None = None) -> Tensor:
         residual: Tensor = self.attn(self.norm1(x), groups)
@@ -184,3 +200,17 @@ class Block(nn.Module):
         row = row + self.ls1(self._attn_residual(row, groups))
         row = row + self.ls2(self._ffn_residual(row))
         return unpack(row, x_list)
+
+    def _forward_fast(self, x: Tensor | list[Tensor], rows: Tensor | list[Tensor] | None) -> Tensor | list[Tensor]:
+        listed = isinstance(x, list)
+        x_list = x if isinstance(x, list) else [x]
+        ratio = self.sample_drop_ratio
+        by_subset = self.training and ratio > (0.0 if listed else SUBSET_THRESHOLD)
+        draw = partial(get_branges_scales, sample_drop_ratio=ratio) if by_subset else None
+        if rows is not None:
+            out = run_wanted(self, x_list, rows if isinstance(rows, list) else [rows], draw)
+        elif draw is not None:
+            out = run_subsets(self, x_list, draw)
+        else:
+            out = run_row(self, x_list)
+        return out if listed else out[0]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from port.models.block import Block
 
-__all__ = ["BlockChunk", "chunk_blocks", "flat_blocks"]
+__all__ = ["BlockChunk", "chunk_blocks", "flat_blocks", "run_blocks"]
 
 
 class BlockChunk(nn.ModuleList):
@@ -18,11 +18,18 @@ class BlockChunk(nn.ModuleList):
     `blocks.CHUNK.INDEX`. Mirrors `dinov2/models/vision_transformer.py:38`.
     """
 
-    def forward(self, x: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
-        """Run the blocks in order on a batch (B, N, D) or a list of such."""
-        for block in self:
-            x = block(x)
-        return x
+    def forward(self, x: Tensor | list[Tensor], rows: Tensor | list[Tensor] | None = None) -> Tensor | list[Tensor]:
+        """Run the blocks in order on a batch (B, N, D) or a list of such; `rows` are of the last, see `Block`."""
+        return run_blocks(self, x, rows)
+
+
+def run_blocks(
+    blocks: nn.ModuleList, x: Tensor | list[Tensor], rows: Tensor | list[Tensor] | None = None
+) -> Tensor | list[Tensor]:
+    """Run a list's blocks in order, or its chunks; the last is told which tokens are wanted, see `Block`."""
+    for i, block in enumerate(blocks):
+        x = block(x) if rows is None or i < len(blocks) - 1 else block(x, rows)
+    return x
 
 
 def chunk_blocks(blocks: Sequence[Block], block_chunks: int) -> nn.ModuleList:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import TypedDict
 
+import torch
 from torch import Tensor
 
-__all__ = ["Features", "split_tokens"]
+__all__ = ["Features", "check_call", "split_tokens"]
 
 
 class Features(TypedDict):
@@ -39,3 +40,35 @@ def split_tokens(x_prenorm: Tensor, x_norm: Tensor, num_registers: int, masks: T
         "x_prenorm": x_prenorm,
         "masks": masks,
     }
+
+
+def check_call(
+    x: Tensor | list[Tensor],
+    masks: Tensor | list[Tensor | None] | None,
+    rows: Tensor | list[Tensor] | None,
+    *,
+    is_training: bool,
+) -> None:
+    """Check that the arguments of `DinoVisionTransformer.forward`, which explains them, fit each other.
+
+    Raises:
+        ValueError: a list or `rows` without `is_training`, or `rows` that are not int64 (R,) for each batch.
+        TypeError: masks are a list where x is a tensor, or the other way round.
+    """
+    if isinstance(x, list) and not is_training:
+        raise ValueError("a list of batches returns features only: pass is_training=True")
+    if isinstance(x, list) and isinstance(masks, Tensor):
+        raise TypeError("a list of batches needs a list of masks, not one tensor")
+    if not isinstance(x, list) and isinstance(masks, list):
+        raise TypeError("one batch needs one tensor of masks, not a list")
+    if rows is None:
+        return
+    if not is_training:
+        raise ValueError("rows choose among the features: pass is_training=True")
+    if isinstance(x, list) != isinstance(rows, list) or (isinstance(x, list) and len(x) != len(rows)):
+        expected = f"a list of {len(x)} tensors" if isinstance(x, list) else "one tensor"
+        given = f"a list of {len(rows)}" if isinstance(rows, list) else "one tensor"
+        raise ValueError(f"rows are {given}; expected {expected}, as x has")
+    for indices in rows if isinstance(rows, list) else [rows]:
+        if indices.dtype != torch.int64 or indices.dim() != 1:
+            raise ValueError(f"rows are {indices.dtype} of shape {tuple(indices.shape)}; expected int64 (R,)")

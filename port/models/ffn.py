@@ -8,7 +8,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["FFN_LAYERS", "Mlp", "SwiGLU", "build_ffn", "swiglu_hidden_features"]
+from port.models.fused import norm_linear, scaled_linear
+
+__all__ = ["FFN_LAYERS", "Mlp", "SwiGLU", "build_ffn", "normed_ffn", "swiglu_hidden_features"]
 
 FFN_LAYERS = ("mlp", "swiglu", "swiglufused", "identity")
 """What `student.ffn_layer` may say; `swiglu` and `swiglufused` are the same layer, as in official."""
@@ -90,3 +92,24 @@ def build_ffn(ffn_layer: str, in_features: int, hidden_features: int, *, bias: b
     if ffn_layer == "identity":
         return nn.Identity()
     raise ValueError(f"ffn_layer is {ffn_layer!r}; expected one of {', '.join(FFN_LAYERS)}")
+
+
+def normed_ffn(ffn: nn.Module, x: Tensor, norm: nn.LayerNorm, gamma: Tensor | None) -> Tensor:
+    """Return `gamma * ffn(norm(x))` in the fast form.
+
+    Args:
+        ffn: what `build_ffn` returns.
+        x: (T, D).
+        norm: over D.
+        gamma: the factors (D,) of a LayerScale; None for 1.
+
+    Returns:
+        (T, D).
+    """
+    if isinstance(ffn, Mlp):
+        return scaled_linear([norm_linear(x, norm, ffn.fc1)], ffn.fc2, gamma, gelu=True)
+    if isinstance(ffn, SwiGLU):
+        gate, value = norm_linear(x, norm, ffn.w12).chunk(2, dim=-1)
+        return scaled_linear([functional.silu(gate) * value], ffn.w3, gamma)
+    y: Tensor = ffn(norm(x))
+    return y if gamma is None else y * gamma

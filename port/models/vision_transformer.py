@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from port.models.block import Block
-from port.models.chunks import chunk_blocks, flat_blocks
-from port.models.features import Features, split_tokens
+from port.models.chunks import chunk_blocks, flat_blocks, run_blocks
+from port.models.features import Features, check_call, split_tokens
 from port.models.layers import layer_norm
 from port.models.patch_embed import PatchEmbed
 from port.models.position import resize_positions
@@ -48,6 +49,7 @@ class DinoVisionTransformer(nn.Module):
         num_register_tokens: R.
         interpolate_antialias: see `resize_positions`.
         interpolate_offset: see `resize_positions`.
+        fast: whether the blocks have the fast form, see `port.kernels`.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -73,6 +75,7 @@ class DinoVisionTransformer(nn.Module):
         num_register_tokens: int = 0,
         interpolate_antialias: bool = False,
         interpolate_offset: float = 0.1,
+        fast: bool = False,
     ) -> None:
         super().__init__()
         if num_register_tokens < 0:
@@ -94,7 +97,7 @@ class DinoVisionTransformer(nn.Module):
             nn.Parameter(torch.zeros(1, num_register_tokens, embed_dim)) if num_register_tokens else None
         )
 
-        new_block = partial(Block, embed_dim, num_heads, mlp_ratio=mlp_ratio, init_values=init_values)
+        new_block = partial(Block, embed_dim, num_heads, mlp_ratio=mlp_ratio, init_values=init_values, fast=fast)
         new_block = partial(new_block, qkv_bias=qkv_bias, proj_bias=proj_bias, ffn_bias=ffn_bias, ffn_layer=ffn_layer)
         first_rate = drop_path_rate if drop_path_uniform else 0.0
         blocks = [new_block(drop_path=rate) for rate in np.linspace(first_rate, drop_path_rate, depth).tolist()]
@@ -158,14 +161,20 @@ class DinoVisionTransformer(nn.Module):
             x = torch.cat((x[:, :1], self.register_tokens.expand(x.shape[0], -1, -1), x[:, 1:]), dim=1)
         return x
 
+    def _prepare_list(
+        self, x_list: Sequence[Tensor], masks_list: Sequence[Tensor | None] | None
+    ) -> tuple[list[Tensor], Sequence[Tensor | None]]:
+        masks_list = [None] * len(x_list) if masks_list is None else masks_list
+        if len(masks_list) != len(x_list):
+            raise ValueError(f"{len(x_list)} batches but {len(masks_list)} masks: give one (or None) per batch")
+        pairs = zip(x_list, masks_list, strict=True)
+        return [self.prepare_tokens_with_masks(x, masks) for x, masks in pairs], masks_list
+
     def forward_features_list(
         self, x_list: Sequence[Tensor], masks_list: Sequence[Tensor | None] | None = None
     ) -> list[Features]:
         """Run batches of several sizes together. Mirrors `dinov2/models/vision_transformer.py:235`."""
-        masks_list = [None] * len(x_list) if masks_list is None else masks_list
-        if len(masks_list) != len(x_list):
-            raise ValueError(f"{len(x_list)} batches but {len(masks_list)} masks: give one (or None) per batch")
-        x = [self.prepare_tokens_with_masks(x, masks) for x, masks in zip(x_list, masks_list, strict=True)]
+        x, masks_list = self._prepare_list(x_list, masks_list)
         for block in self.blocks:
             x = block(x)
         R = self.num_register_tokens
@@ -177,6 +186,11 @@ class DinoVisionTransformer(nn.Module):
         for block in self.blocks:
             x = block(x)
         return split_tokens(x, self.norm(x), self.num_register_tokens, masks)
+
+    def _forward_rows(self, x: Any, masks: Any, rows: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
+        tokens = self._prepare_list(x, masks)[0] if isinstance(x, list) else self.prepare_tokens_with_masks(x, masks)
+        wanted = run_blocks(self.blocks, tokens, rows)
+        return [self.norm(y) for y in wanted] if isinstance(wanted, list) else cast("Tensor", self.norm(wanted))
 
     def get_intermediate_layers(
         self,
@@ -220,30 +234,32 @@ class DinoVisionTransformer(nn.Module):
         masks: Tensor | list[Tensor | None] | None = None,
         *,
         is_training: bool = False,
-    ) -> Tensor | Features | list[Features]:
+        rows: Tensor | list[Tensor] | None = None,
+    ) -> Tensor | Features | list[Features] | list[Tensor]:
         """Run a batch (B, C, height, width) or a list. Mirrors `dinov2/models/vision_transformer.py:325`.
 
         Args:
             x: images; the batches of a list may differ in size.
             masks: bool (B, N), True where the mask token replaces a patch; for a list, a list of such or None.
             is_training: whether to return all features.
+            rows: the tokens that are wanted, int64 (R,), indices into the batch's B * (1 + R + N) tokens; for a list,
+                a list of such. In the fast form the last block computes what needs these alone.
 
         Returns:
-            `Features` (one per batch of a list) while training; else the normed CLS token (B, D).
+            `Features` (one per batch of a list) while training; with `rows` these normed tokens (R, D), one tensor per
+            batch of a list; else the normed CLS token (B, D).
 
         Raises:
-            ValueError: a list without `is_training`, or with another number of masks.
+            ValueError: a list or `rows` without `is_training`, another number of masks, or `rows` that do not fit x.
             TypeError: masks are a list where x is a tensor, or the other way round.
         """
+        check_call(x, masks, rows, is_training=is_training)
+        given: Any = masks
+        if rows is not None:
+            return self._forward_rows(x, given, rows)
         if isinstance(x, list):
-            if not is_training:
-                raise ValueError("a list of batches returns features only: pass is_training=True")
-            if isinstance(masks, Tensor):
-                raise TypeError("a list of batches needs a list of masks, not one tensor")
-            return self.forward_features_list(x, masks)
-        if isinstance(masks, list):
-            raise TypeError("one batch needs one tensor of masks, not a list")
-        features = self.forward_features(x, masks)
+            return self.forward_features_list(x, given)
+        features = self.forward_features(x, given)
         if is_training:
             return features
         class_token: Tensor = self.head(features["x_norm_clstoken"])
