@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +32,6 @@ from migrations.legacy.optimizer import apply_schedules, build_optimizer
 from migrations.legacy.trainer import Views, forward_losses
 from parity.recipes import SMALL_ARCHITECTURES
 from port.data import Batch
-from port.models import Features
 from port.models.block import Block
 from port.optim import build_optimizer as build_port_optimizer
 from port.optim import build_schedulers
@@ -65,12 +64,17 @@ class Arm(Protocol):
 class _Separate(SSLMetaArch):
     """`port` with a student call per resolution."""
 
-    def _student_features(self, batch: Batch) -> tuple[Features, Tensor]:  # type: ignore[override] # narrower
+    def _student_backbone(
+        self, crops: list[Tensor], masks: list[Tensor | None], rows: list[Tensor] | None = None
+    ) -> list[Any]:
         # Lists of one, as only lists draw drop-path subsets at every rate.
         backbone = self.student["backbone"]
-        (whole,) = backbone([batch["collated_global_crops"]], masks=[batch["collated_masks"]], is_training=True)
-        (local,) = backbone([batch["collated_local_crops"]], masks=[None], is_training=True)
-        return whole, local["x_norm_clstoken"]
+        wanted = [None] * len(crops) if rows is None else [[part] for part in rows]
+        return [
+            out
+            for crop, mask, part in zip(crops, masks, wanted, strict=True)
+            for out in backbone([crop], masks=[mask], is_training=True, rows=part)
+        ]
 
 
 class PortArm:

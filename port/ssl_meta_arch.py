@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
@@ -20,6 +21,7 @@ from port.losses.cross_entropy import first_rows
 from port.models import ARCHITECTURES, Architecture, LogitFactors
 from port.objective import Objective
 from port.outputs import Logits, Losses, StudentOutputs, TeacherTargets, mean_losses
+from port.wanted import cls_rows, patch_rows
 
 __all__ = ["SSLMetaArch"]
 
@@ -136,20 +138,37 @@ class SSLMetaArch(Objective):
 
     def _teacher_outputs(self, batch: Batch) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Return logits of CLS tokens (2B, K), of masked patches (M, K), and patch tokens, the last two if used."""
-        features = self.teacher["backbone"](batch["collated_global_crops"], is_training=True)
-        first, second = features["x_norm_clstoken"].chunk(N_GLOBAL_CROPS)
+        cls_tokens, patches, patch_tokens = self._teacher_tokens(batch)
+        first, second = cls_tokens.chunk(N_GLOBAL_CROPS)
         cls_tokens = torch.cat((second, first))  # swapped, so that each crop's target comes from the other
-        patch_tokens = features["x_norm_patchtokens"] if self.do_prototypes else None
-        if not self.do_ibot:
+        if patches is None:
             return self.teacher["dino_head"](cls_tokens), None, patch_tokens
         n_masked_patches = batch["mask_indices_list"].shape[0]
-        patches = _masked_patches(features["x_norm_patchtokens"], batch, padded=not self.fast)
         if self.ibot_separate_head:
             cls_logits = self.teacher["dino_head"](cls_tokens)
             return cls_logits, self.teacher["ibot_head"](patches)[:n_masked_patches], patch_tokens
         n_cls = cls_tokens.shape[0]
         logits = self.teacher["dino_head"](torch.cat((cls_tokens, patches)))
         return logits[:n_cls], logits[n_cls : n_cls + n_masked_patches], patch_tokens
+
+    def _teacher_tokens(self, batch: Batch) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Return CLS tokens (2B, D), masked patches (M, D) if used, padded in official's order, and all if used."""
+        backbone, crops = self.teacher["backbone"], batch["collated_global_crops"]
+        if self.fast and not self.do_prototypes:
+            tokens = backbone(crops, is_training=True, rows=self._global_rows("teacher", batch))
+            return tokens[: len(crops)], tokens[len(crops) :] if self.do_ibot else None, None
+        features = backbone(crops, is_training=True)
+        patch_tokens = features["x_norm_patchtokens"]
+        patches = _masked_patches(patch_tokens, batch, padded=not self.fast) if self.do_ibot else None
+        return features["x_norm_clstoken"], patches, patch_tokens if self.do_prototypes else None
+
+    def _global_rows(self, network: str, batch: Batch) -> Tensor:
+        """Return which tokens of the global crops are needed: CLS tokens, then masked patches if used."""
+        backbone, crops = getattr(self, network)["backbone"], batch["collated_global_crops"]
+        rows = cls_rows(backbone, crops)
+        if not (self.do_ibot or self.do_prototypes):
+            return rows
+        return torch.cat((rows, patch_rows(backbone, crops, batch["mask_indices_list"])))
 
     def forward(self, batch: Batch, targets: TeacherTargets) -> Losses:
         """Run the student and compute its losses: the part of a step that is differentiated.
@@ -165,39 +184,49 @@ class SSLMetaArch(Objective):
 
     def _student_outputs(self, batch: Batch) -> StudentOutputs:
         """Run the student on masked global and local crops (`dinov2/train/ssl_meta_arch.py:241-296`)."""
-        global_features, local_cls_tokens = self._student_features(batch)
-        global_cls_tokens = global_features["x_norm_clstoken"]
+        global_cls_tokens, patches, local_cls_tokens = self._student_tokens(batch)
         head_inputs = [local_cls_tokens, global_cls_tokens]
         n_masked_patches = batch["mask_indices_list"].shape[0]
         masked_patches: Logits | None = None
-        masked_patch_features: Tensor | None = None
-        if self.do_ibot or self.do_prototypes:
-            patches = _masked_patches(global_features["x_norm_patchtokens"], batch, padded=not self.fast)
-            masked_patch_features = first_rows(patches, n_masked_patches)
-            if self.ibot_separate_head:
-                masked_patches = _first_rows(self.student["ibot_head"](patches, factors=self.fast), n_masked_patches)
-            elif self.do_ibot:
-                head_inputs.append(patches)
+        if self.ibot_separate_head:
+            masked_patches = _first_rows(self.student["ibot_head"](patches, factors=self.fast), n_masked_patches)
+        elif self.do_ibot:
+            assert patches is not None
+            head_inputs.append(patches)
         # One call over one row of tokens: matrix products round differently over other shapes.
         row = torch.cat([tokens.unsqueeze(0) for tokens in head_inputs], dim=1)
         logits: Logits = self.student["dino_head"](row, factors=self.fast)
         local_cls, global_cls, *rest = _split(logits, [tokens.shape[0] for tokens in head_inputs])
         if rest:
             masked_patches = _first_rows(rest[0], n_masked_patches)
+        masked_patch_features = None if patches is None else first_rows(patches, n_masked_patches)
         return StudentOutputs(local_cls, global_cls, masked_patches, global_cls_tokens, masked_patch_features)
 
-    def _student_features(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
-        """Return the backbone's output for global crops, and the CLS tokens (nB, D) of local crops."""
+    def _student_tokens(self, batch: Batch) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Return CLS tokens (2B, D), masked patches (M, D) if used, padded in official's order, and local CLS tokens."""
         global_crops, local_crops = batch["collated_global_crops"], batch["collated_local_crops"]
-        masks = batch["collated_masks"]
+        crops, masks = [global_crops, local_crops], [batch["collated_masks"], None]
         if local_crops.shape[0] == 0:
             # No rows add nothing to the packed forward, but an empty crop has no size to embed.
-            (global_features,) = self.student["backbone"]([global_crops], masks=[masks], is_training=True)
-            return global_features, global_features["x_norm_clstoken"][:0]
-        global_features, local_features = self.student["backbone"](
-            [global_crops, local_crops], masks=[masks, None], is_training=True
-        )
-        return global_features, local_features["x_norm_clstoken"]
+            crops, masks = crops[:1], masks[:1]
+        with_patches = self.do_ibot or self.do_prototypes
+        if self.fast:
+            backbone = self.student["backbone"]
+            rows = [self._global_rows("student", batch), *(cls_rows(backbone, part) for part in crops[1:])]
+            tokens, *local_tokens = self._student_backbone(crops, masks, rows)
+            cls_tokens, patches = tokens[: len(global_crops)], tokens[len(global_crops) :] if with_patches else None
+            return cls_tokens, patches, local_tokens[0] if local_tokens else cls_tokens[:0]
+        features, *local_features = self._student_backbone(crops, masks)
+        cls_tokens = features["x_norm_clstoken"]
+        patches = _masked_patches(features["x_norm_patchtokens"], batch, padded=True) if with_patches else None
+        return cls_tokens, patches, local_features[0]["x_norm_clstoken"] if local_features else cls_tokens[:0]
+
+    def _student_backbone(
+        self, crops: list[Tensor], masks: list[Tensor | None], rows: list[Tensor] | None = None
+    ) -> Sequence[Any]:
+        """Run the backbone once on crops of all sizes; see `DinoVisionTransformer.forward`."""
+        outputs: Sequence[Any] = self.student["backbone"](crops, masks=masks, is_training=True, rows=rows)
+        return outputs
 
 
 def as_micro_batches(images: Batch | Sequence[Batch]) -> Sequence[Batch]:
