@@ -21,7 +21,7 @@ from torch import Tensor
 
 from port.losses.precision import autocast_off, widened
 
-__all__ = ["NoSecondDerivative", "first_rows", "row_chunks", "soft_cross_entropy"]
+__all__ = ["first_rows", "refuse_second_derivative", "row_chunks", "soft_cross_entropy"]
 
 CHUNK_ELEMENTS = {"cpu": 2**18}
 """Elements of a chunk by type of device: on a CPU a megabyte in float32, which a core's own cache holds."""
@@ -42,7 +42,7 @@ def soft_cross_entropy(
         scale: a common factor.
 
     Returns:
-        Scalar, float32 or float64. It can be differentiated once: to differentiate its gradient is a RuntimeError.
+        Scalar, float32 or float64. It can be differentiated once: to ask for a graph of its gradient is a RuntimeError.
 
     Raises:
         ValueError: the shapes do not fit, or a gradient of targets or weights is wanted.
@@ -126,11 +126,8 @@ class _SoftCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None, None, None]:
-        with torch.no_grad():
-            gradient = _gradient(ctx, upstream)
-        if torch.is_grad_enabled():  # a graph of the gradient is wanted
-            gradient = NoSecondDerivative.apply(gradient, ctx.saved_tensors[0], upstream)
-        return gradient, None, None, None, None, None
+        refuse_second_derivative()
+        return _gradient(ctx, upstream), None, None, None, None, None
 
 
 def _gradient(ctx: Any, upstream: Tensor) -> Tensor:
@@ -155,15 +152,10 @@ def _gradient(ctx: Any, upstream: Tensor) -> Tensor:
     return gradient
 
 
-class NoSecondDerivative(torch.autograd.Function):
-    """Passes a gradient on, so that to differentiate it is an error and not a silent zero."""
+def refuse_second_derivative() -> None:
+    """Raise a RuntimeError in a backward pass whose gradients are to be differentiated: they would be taken for 0.
 
-    @staticmethod
-    def forward(ctx: Any, gradient: Tensor, *_: Tensor) -> Tensor:
-        """Return the gradient as it is, tied to what follows: the tensors that it is a function of."""
-        return gradient.view_as(gradient)
-
-    @staticmethod
-    def backward(ctx: Any, *_: Tensor) -> Any:
-        """Raise RuntimeError."""
-        raise RuntimeError("kernels=fast has no second derivative of its losses; kernels=official_order has")
+    The compiler traces backward passes with gradients enabled, and has no second derivatives to refuse.
+    """
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        raise RuntimeError("kernels=fast has no second derivative; kernels=official_order has")

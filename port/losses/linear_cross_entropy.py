@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from port.losses.cross_entropy import NoSecondDerivative, row_chunks
+from port.losses.cross_entropy import refuse_second_derivative, row_chunks
 from port.losses.precision import autocast_off, product_dtype, widened
 
 __all__ = ["CrossEntropyTerm", "linear_cross_entropy"]
@@ -103,18 +103,18 @@ class _LinearCrossEntropy(torch.autograd.Function):
         # Numbers, as a tensor of them would be copied to the device.
         weighted = [term.factor * value for term, value in zip(terms, values.unbind(), strict=True)]
         ctx.mark_non_differentiable(values)
-        ctx.save_for_backward(weight, *features)
         ctx.gradients = [layer.gradient, *(gradient for _, gradient in results)] if wanted else []
+        # The inputs themselves are not needed, and the weight is large.
+        ctx.dtypes = [weight.dtype, *(x.dtype for x in features)]
         return torch.stack(weighted).sum(), values
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        inputs = ctx.saved_tensors
-        with torch.no_grad():
-            found = [(g * upstream).to(x.dtype) for g, x in zip(ctx.gradients, inputs, strict=True)]
-        if torch.is_grad_enabled():  # a graph of the gradients is wanted
-            found = [NoSecondDerivative.apply(g, x, upstream) for g, x in zip(found, inputs, strict=True)]
-        return found[0], None, None, None, *found[1:]
+        refuse_second_derivative()
+        of_weight, *of_features = (
+            (gradient * upstream).to(dtype) for gradient, dtype in zip(ctx.gradients, ctx.dtypes, strict=True)
+        )
+        return of_weight, None, None, None, *of_features
 
 
 class _Layer:

@@ -159,10 +159,9 @@ def test_values_have_no_gradient_of_their_own() -> None:
 def test_a_second_derivative_is_an_error() -> None:
     """There is none, and nobody is given a zero for it."""
     weight, terms = case()
-    (gradient,) = torch.autograd.grad(fused(weight, terms)[0], weight, create_graph=True)
-    torch.testing.assert_close(gradient, torch.autograd.grad(by_definition(weight, terms)[0], weight)[0])
-    with pytest.raises(RuntimeError, match="no second derivative of its losses; kernels=official_order has"):
-        torch.autograd.grad(gradient.sum() + weight.sum(), weight)
+    total, _ = fused(weight, terms)
+    with pytest.raises(RuntimeError, match="no second derivative; kernels=official_order has"):
+        torch.autograd.grad(total, weight, create_graph=True)
 
 
 @pytest.mark.parametrize("of_weight", [False, True])
