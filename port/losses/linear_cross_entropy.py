@@ -57,7 +57,7 @@ def linear_cross_entropy(weight: Tensor, terms: Sequence[CrossEntropyTerm]) -> t
         terms: at least one.
 
     Returns:
-        Scalar, float32 or float64, which can be differentiated once; and (terms,), which cannot.
+        Scalar, float32 or float64, for one backward pass and no second derivative; and (terms,), without a gradient.
 
     Raises:
         ValueError: shapes do not fit, or a gradient of targets or weights is wanted.
@@ -111,9 +111,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         refuse_second_derivative()
-        of_weight, *of_features = (
-            (gradient * upstream).to(dtype) for gradient, dtype in zip(ctx.gradients, ctx.dtypes, strict=True)
-        )
+        gradients, ctx.gradients = ctx.gradients, None
+        if gradients is None:
+            raise RuntimeError(
+                "kernels=fast keeps its gradients for one backward pass; kernels=official_order has more"
+            )
+        # In place, since the weight's is as large as the last layer.
+        of_weight, *of_features = (g.mul_(upstream).to(dtype) for g, dtype in zip(gradients, ctx.dtypes, strict=True))
         return of_weight, None, None, None, *of_features
 
 
