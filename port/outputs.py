@@ -12,9 +12,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from port.losses.cross_entropy import first_rows
 from port.models import LogitFactors
 
-__all__ = ["Logits", "Losses", "StudentOutputs", "TeacherTargets", "mean_losses"]
+__all__ = [
+    "Logits",
+    "Losses",
+    "StudentOutputs",
+    "TeacherTargets",
+    "first_logits",
+    "mean_losses",
+    "split_logits",
+]
 
 Logits = Tensor | LogitFactors
 
@@ -93,3 +102,17 @@ def mean_losses(losses: Sequence[Losses]) -> Losses:
         mean([part.optimised for part in losses]),
         mean([part.displayed for part in losses]),
     )
+
+
+def split_logits(logits: Logits, n_rows: Sequence[int]) -> list[Logits]:
+    """Cut the logits of one row of tokens (1, T, K) into those of some tokens each, (T_i, K)."""
+    rows = logits.features if isinstance(logits, LogitFactors) else logits
+    parts = [part.squeeze(0) for part in rows.split(list(n_rows), dim=1)]
+    return [LogitFactors(part, logits.weight) for part in parts] if isinstance(logits, LogitFactors) else [*parts]
+
+
+def first_logits(logits: Logits, n_rows: int) -> Logits:
+    """Return the logits of the first tokens: (T, K) to (n_rows, K)."""
+    if isinstance(logits, LogitFactors):
+        return LogitFactors(first_rows(logits.features, n_rows), logits.weight)
+    return first_rows(logits, n_rows)

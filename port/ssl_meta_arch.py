@@ -18,9 +18,9 @@ from port.config import check_training_config
 from port.data.batches import N_GLOBAL_CROPS, batch_to_device, check_batch
 from port.data.collate import Batch
 from port.losses.cross_entropy import first_rows
-from port.models import ARCHITECTURES, Architecture, LogitFactors
+from port.models import ARCHITECTURES, Architecture
 from port.objective import Objective
-from port.outputs import Logits, Losses, StudentOutputs, TeacherTargets, mean_losses
+from port.outputs import Logits, Losses, StudentOutputs, TeacherTargets, first_logits, mean_losses, split_logits
 from port.wanted import cls_rows, patch_rows
 
 __all__ = ["SSLMetaArch"]
@@ -189,21 +189,21 @@ class SSLMetaArch(Objective):
         n_masked_patches = batch["mask_indices_list"].shape[0]
         masked_patches: Logits | None = None
         if self.ibot_separate_head:
-            masked_patches = _first_rows(self.student["ibot_head"](patches, factors=self.fast), n_masked_patches)
+            masked_patches = first_logits(self.student["ibot_head"](patches, factors=self.fast), n_masked_patches)
         elif self.do_ibot:
             assert patches is not None
             head_inputs.append(patches)
         # One call over one row of tokens: matrix products round differently over other shapes.
         row = torch.cat([tokens.unsqueeze(0) for tokens in head_inputs], dim=1)
         logits: Logits = self.student["dino_head"](row, factors=self.fast)
-        local_cls, global_cls, *rest = _split(logits, [tokens.shape[0] for tokens in head_inputs])
+        local_cls, global_cls, *rest = split_logits(logits, [tokens.shape[0] for tokens in head_inputs])
         if rest:
-            masked_patches = _first_rows(rest[0], n_masked_patches)
+            masked_patches = first_logits(rest[0], n_masked_patches)
         masked_patch_features = None if patches is None else first_rows(patches, n_masked_patches)
         return StudentOutputs(local_cls, global_cls, masked_patches, global_cls_tokens, masked_patch_features)
 
     def _student_tokens(self, batch: Batch) -> tuple[Tensor, Tensor | None, Tensor]:
-        """Return CLS tokens (2B, D), masked patches (M, D) if used, padded in official's order, and local CLS tokens."""
+        """Return CLS tokens (2B, D), masked patches (M, D), in official's order padded, and local CLS tokens."""
         global_crops, local_crops = batch["collated_global_crops"], batch["collated_local_crops"]
         crops, masks = [global_crops, local_crops], [batch["collated_masks"], None]
         if local_crops.shape[0] == 0:
@@ -236,19 +236,6 @@ def as_micro_batches(images: Batch | Sequence[Batch]) -> Sequence[Batch]:
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(list(parts))
-
-
-def _split(logits: Logits, n_rows: Sequence[int]) -> list[Logits]:
-    """Cut one row of tokens' logits (1, T, K) into parts of some tokens each, (T_i, K)."""
-    rows = logits.features if isinstance(logits, LogitFactors) else logits
-    parts = [part.squeeze(0) for part in rows.split(list(n_rows), dim=1)]
-    return [LogitFactors(part, logits.weight) for part in parts] if isinstance(logits, LogitFactors) else [*parts]
-
-
-def _first_rows(logits: Logits, n_rows: int) -> Logits:
-    if isinstance(logits, LogitFactors):
-        return LogitFactors(first_rows(logits.features, n_rows), logits.weight)
-    return first_rows(logits, n_rows)
 
 
 def _masked_patches(patch_tokens: Tensor, batch: Batch, *, padded: bool) -> Tensor:

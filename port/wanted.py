@@ -6,20 +6,28 @@ Shapes: B crops of one size, N patches of a crop, R register tokens, M masked pa
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
-
-from port.models import DinoVisionTransformer
 
 __all__ = ["cls_rows", "patch_rows"]
 
 
-def cls_rows(backbone: DinoVisionTransformer, crops: Tensor) -> Tensor:
-    """Return the rows of the CLS tokens of crops (B, C, height, width): int64 (B,), on their device."""
+def cls_rows(backbone: Any, crops: Tensor) -> Tensor:
+    """Return the rows of the CLS tokens.
+
+    Args:
+        backbone: a `DinoVisionTransformer`, wrapped or not.
+        crops: (B, C, height, width).
+
+    Returns:
+        int64 (B,), on the crops' device.
+    """
     return torch.arange(len(crops), device=crops.device) * _n_tokens(backbone, crops)
 
 
-def patch_rows(backbone: DinoVisionTransformer, crops: Tensor, indices: Tensor) -> Tensor:
+def patch_rows(backbone: Any, crops: Tensor, indices: Tensor) -> Tensor:
     """Return the rows of some patches.
 
     Args:
@@ -36,7 +44,9 @@ def patch_rows(backbone: DinoVisionTransformer, crops: Tensor, indices: Tensor) 
     return indices.div(n_patches, rounding_mode="floor") * n_tokens + n_before + indices % n_patches
 
 
-def _n_tokens(backbone: DinoVisionTransformer, crops: Tensor) -> int:
+def _n_tokens(backbone: Any, crops: Tensor) -> int:
     """Return 1 + R + N."""
-    height, width = (side // backbone.patch_size for side in crops.shape[-2:])
-    return 1 + backbone.num_register_tokens + height * width
+    size: int = backbone.patch_size
+    registers: int = backbone.num_register_tokens
+    height, width = crops.shape[-2:]
+    return 1 + registers + (height // size) * (width // size)
