@@ -39,7 +39,7 @@ def patch_rows(backbone: Any, crops: Tensor, indices: Tensor) -> Tensor:
         int64 (M,).
     """
     n_tokens = _n_tokens(backbone, crops)
-    n_before = 1 + backbone.num_register_tokens
+    n_before: int = 1 + backbone.num_register_tokens
     n_patches = n_tokens - n_before
     return indices.div(n_patches, rounding_mode="floor") * n_tokens + n_before + indices % n_patches
 
