@@ -11,24 +11,10 @@ import torch
 
 from bench.figures import Measured
 from bench.report import markdown
-from bench.settings import CLOCKS, PRECISIONS, Settings, from_options
+from bench.settings import OPTIONS, Settings, from_options
 from bench.worker import ArmError, Job, Worker, check_agreement, time_arm
 from parity.errors import ReferenceSourceError
 from parity.reference import Reference, open_reference
-
-OPTIONS: dict[str, dict[str, Any]] = {
-    "arch": {"help": "backbone: vits, vitb, vitl, vitg, vit_demo, …"},
-    "batch": {"type": int, "help": "images per step"},
-    "precision": {"choices": PRECISIONS, "help": "precision of matrix products"},
-    "compile": {"action": "store_const", "const": True, "help": "compile port's blocks"},
-    "prototypes": {"type": int, "help": "outputs of the head"},
-    "local-crops": {"type": int, "help": "local crops per image"},
-    "device": {"choices": ("auto", "cpu", "cuda"), "help": "where to run; default auto"},
-    "clock": {"choices": CLOCKS, "help": "on a CPU: wall (default), or the seconds that the process itself used"},
-    "rounds": {"type": int, "help": "timed iterations per arm and stage"},
-    "reference": {"help": "official code: auto (default), github, pypi or a folder"},
-    "figures": {"action": "store_const", "const": True, "help": "the sizes at which the required ratios are stated"},
-}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

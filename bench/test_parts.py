@@ -128,7 +128,7 @@ def test_sinkhorn(benchmark: Any, official: Reference, settings: Settings, side:
     rows = logits(masked_rows(settings), settings.prototypes, 0)
     count = torch.tensor([len(rows)])
     theirs = official.module("loss").iBOTPatchLoss(settings.prototypes)
-    both = {"official": theirs, "port": iBOTPatchLoss(settings.prototypes)}
+    both = {"official": theirs, "port": iBOTPatchLoss(settings.prototypes, kernels=settings.kernels)}
 
     def assign(name: str) -> torch.Tensor:
         assigned: torch.Tensor = both[name].sinkhorn_knopp_teacher(
