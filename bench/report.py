@@ -18,7 +18,7 @@ from typing import Any
 from bench.figures import REQUIRED, ratios, verdicts
 from bench.picture import draw
 
-__all__ = ["main", "markdown", "read", "regressions"]
+__all__ = ["main", "markdown", "read", "regressions", "table"]
 
 TABLE, PICTURE, RATIOS = "bench.md", "bench.png", "ratios.json"
 TOLERANCE = 0.25
@@ -54,10 +54,10 @@ def markdown(run: Run) -> str:
     machine = run["machine_info"].get("cpu", {}).get("brand_raw", run["machine_info"].get("machine", "unknown machine"))
     parts = [
         f"{run['bench']} · {machine}",
-        _table(_ARM_HEAD, [_arm_row(b) for b in by_kind["arm"]]),
-        _table(_PART_HEAD, [_part_row(b, found) for b in by_kind["micro"]]),
-        _table(("unified, whole step", "seconds", "cost", "peak MiB"), _double_rows(by_kind["double"])),
-        _table(
+        table(_ARM_HEAD, [_arm_row(b) for b in by_kind["arm"]]),
+        table(_PART_HEAD, [_part_row(b, found) for b in by_kind["micro"]]),
+        table(("unified, whole step", "seconds", "cost", "peak MiB"), _double_rows(by_kind["double"])),
+        table(
             ("required", "asked", "measured", ""),
             [
                 (v.required.what, f"{_SIGN[v.required.at_most]} {v.required.bound:g}", _n(v.measured, ".2f"), v.word)
@@ -86,7 +86,7 @@ _ARM_HEAD = (
 )
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a table with numbers to the right; nothing where there is no row."""
     if not rows:
         return ""
