@@ -40,7 +40,7 @@ from port.ssl_meta_arch import SSLMetaArch
 from port.step import TrainStep
 from port.training.precision import autocast
 
-__all__ = ["AGREEING", "ARMS", "STAGES", "Arm", "missing", "open_arm"]
+__all__ = ["AGREEING", "ARMS", "STAGES", "Arm", "PortArm", "missing", "open_arm"]
 
 STAGES = ("forward", "forward+backward", "step")
 """Teacher, student and losses; gradients too; clipping, optimizer and teacher's moving average too."""
@@ -50,10 +50,12 @@ class Arm(Protocol):
     """What is timed.
 
     Attributes:
+        model: student and teacher; `update_teacher` moves the latter.
         student: whose gradients are compared, and dropped between iterations.
         losses: official's displayed losses of the last iteration, detached.
     """
 
+    model: Any
     student: nn.ModuleDict
     losses: Mapping[str, Tensor]
 
@@ -97,7 +99,7 @@ class PortArm:
         optimizer = build_port_optimizer(cfg, model.get_params_groups())
         self._schedules = build_schedulers(cfg)
         self._step = TrainStep(model, optimizer, self._schedules, cfg)
-        self._model = model
+        self.model = model
         self.student = model.student
         self.losses: Mapping[str, Tensor] = {}
 
@@ -111,7 +113,7 @@ class PortArm:
             return self._step.run(batch, ITERATION).losses
         temperature = self._schedules.at(ITERATION).teacher_temp
         backward = _nothing if stage == "forward" else None
-        return self._model.forward_backward(batch, temperature, backward)
+        return self.model.forward_backward(batch, temperature, backward)
 
 
 class ThreeViewArm:
@@ -124,12 +126,12 @@ class ThreeViewArm:
 
     def __init__(self, settings: Settings, state: Mapping[str, Tensor]) -> None:
         self._cfg = settings.config()
-        self._model = LegacyModel(self._cfg, SMALL_ARCHITECTURES).to(settings.device)
-        self._model.load_state_dict(dict(state))
+        self.model = LegacyModel(self._cfg, SMALL_ARCHITECTURES).to(settings.device)
+        self.model.load_state_dict(dict(state))
         self._autocast = autocast(settings.precision, torch.device(settings.device))
-        self._optimizer = build_optimizer(self._model.student.values(), self._cfg)
+        self._optimizer = build_optimizer(self.model.student.values(), self._cfg)
         self._now = build_schedulers(self._cfg).at(ITERATION)
-        self.student = self._model.student
+        self.student = self.model.student
         self.losses: Mapping[str, Tensor] = {}
 
     def consume(self, batches: Iterable[Batch], stage: str) -> None:
@@ -139,14 +141,14 @@ class ThreeViewArm:
                 apply_schedules(self._optimizer, self._now.lr, self._now.wd)
                 self._optimizer.zero_grad(set_to_none=True)
             with self._autocast():
-                total, losses = forward_losses(self._model, third_view(batch), self._cfg, self._now.teacher_temp)
+                total, losses = forward_losses(self.model, third_view(batch), self._cfg, self._now.teacher_temp)
             if stage != "forward":
                 torch.autograd.backward(total)
             if stage == "step":
                 for module in self.student.values():
                     nn.utils.clip_grad_norm_(module.parameters(), self._cfg.optim.clip_grad)
                 self._optimizer.step()
-                self._model.update_teacher(self._now.momentum)
+                self.model.update_teacher(self._now.momentum)
             self.losses = {name: value.detach() for name, value in losses.items()}
             del total, losses  # else the graph of a forward pass would live on during the next one
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterator
+from itertools import cycle
 from typing import Any
 
 import pytest
@@ -11,24 +12,11 @@ import torch
 
 from bench.figures import Measured
 from bench.report import markdown
-from bench.settings import CLOCKS, PRECISIONS, Settings, from_options
-from bench.worker import ArmError, Job, Worker, check_agreement, time_arm
+from bench.settings import OPTIONS, Settings, from_options
+from bench.turns import Contender, in_turns, peers
+from bench.worker import ArmError, Worker, check_agreement
 from parity.errors import ReferenceSourceError
 from parity.reference import Reference, open_reference
-
-OPTIONS: dict[str, dict[str, Any]] = {
-    "arch": {"help": "backbone: vits, vitb, vitl, vitg, vit_demo, …"},
-    "batch": {"type": int, "help": "images per step"},
-    "precision": {"choices": PRECISIONS, "help": "precision of matrix products"},
-    "compile": {"action": "store_const", "const": True, "help": "compile port's blocks"},
-    "prototypes": {"type": int, "help": "outputs of the head"},
-    "local-crops": {"type": int, "help": "local crops per image"},
-    "device": {"choices": ("auto", "cpu", "cuda"), "help": "where to run; default auto"},
-    "clock": {"choices": CLOCKS, "help": "on a CPU: wall (default), or the seconds that the process itself used"},
-    "rounds": {"type": int, "help": "timed iterations per arm and stage"},
-    "reference": {"help": "official code: auto (default), github, pypi or a folder"},
-    "figures": {"action": "store_const", "const": True, "help": "the sizes at which the required ratios are stated"},
-}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -109,7 +97,9 @@ def recorded(benchmark: Any) -> Iterator[None]:
     """Keep what a benchmark measured for the summary."""
     yield
     if benchmark.stats is not None and "kind" in benchmark.extra_info:
-        RECORDED.append({"extra_info": benchmark.extra_info, "stats": {"min": benchmark.stats.stats.min}})
+        stats = benchmark.stats.stats
+        kept = {"min": stats.min, "median": stats.median}
+        RECORDED.append({"extra_info": benchmark.extra_info, "stats": kept})
 
 
 @pytest.fixture(scope="session")
@@ -130,25 +120,37 @@ def agreement(settings: Settings) -> None:
         pytest.fail("\n".join(lines), pytrace=False)
 
 
-Measure = Callable[..., Measured]
+IN_TURNS: dict[tuple[Any, ...], dict[Any, Measured | ArmError]] = {}
+"""What was measured together in this session, by the test function and the parameters that all of them share."""
+Measure = Callable[[str, Callable[[Any], Contender | None]], dict[Any, Measured]]
 
 
 @pytest.fixture
-def measure(benchmark: Any, settings: Settings) -> Measure:
-    """A function that times a job in a process of its own; `benchmark` keeps the times that it reports."""
+def measure(request: pytest.FixtureRequest, benchmark: Any, settings: Settings) -> Measure:
+    """A function that measures this test in turns with its peers; `benchmark` keeps the times of this one."""
 
-    def run(what: str, *arguments: Any, job: Job = time_arm, chosen: Settings = settings) -> Measured:
-        """Time it; memory that runs out, or any other error, fails this benchmark with one line, and no other."""
-        try:
-            with Worker(job, what, chosen, *arguments) as worker:
-                ready = worker.receive()
-                benchmark.pedantic(lambda: CLOCK.advance(worker.iterate()), rounds=chosen.rounds)
-                worker.send("stop")
-                peak = worker.receive()["peak"]
-        except ArmError as error:
-            pytest.fail(str(error), pytrace=False)
-        seconds = benchmark.stats.stats.min
-        return Measured(seconds, chosen.batch, ready["flops"], ready["ceiling"], peak)
+    def run(varying: str, contender: Callable[[Any], Contender | None]) -> dict[Any, Measured]:
+        """Return what was measured of this test and of its peers that did not fail, by their parameter.
+
+        The first of them that runs measures all that were selected. Memory that runs out, or any other error, fails
+        the benchmark of that worker with one line, and no other.
+
+        Args:
+            varying: the parameter in which the peers differ.
+            contender: called with its value; None for one that cannot run here.
+        """
+        shared = {key: value for key, value in request.node.callspec.params.items() if key != varying}
+        group = (request.node.function, *shared.items())
+        if group not in IN_TURNS:
+            chosen = {value: contender(value) for value in peers(request.session.items, request.node, varying)}
+            able = {value: one for value, one in chosen.items() if one is not None}
+            IN_TURNS[group] = in_turns(able, settings.rounds)
+        mine = IN_TURNS[group][request.node.callspec.params[varying]]
+        if isinstance(mine, ArmError):
+            pytest.fail(str(mine), pytrace=False)
+        seconds = cycle(turn.seconds for turn in mine.turns)
+        benchmark.pedantic(lambda: CLOCK.advance(next(seconds)), rounds=len(mine.turns))
+        return {value: one for value, one in IN_TURNS[group].items() if isinstance(one, Measured)}
 
     return run
 

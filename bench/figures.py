@@ -4,46 +4,75 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from statistics import median
+from typing import Any, NamedTuple
 
-__all__ = ["REQUIRED", "Measured", "Required", "Verdict", "ratios", "verdicts"]
+__all__ = ["REQUIRED", "Measured", "Required", "Turn", "Verdict", "ratios", "verdicts"]
+
+
+class Turn(NamedTuple):
+    """One iteration.
+
+    Attributes:
+        seconds: that it took.
+        ceiling: FLOPs per second of a large matrix product, measured just before it in the same process.
+    """
+
+    seconds: float
+    ceiling: float
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One arm at one stage.
+    """One arm at one stage, or one side of a part.
 
     Attributes:
-        seconds: of the fastest iteration: load on the machine only ever adds.
+        turns: its iterations, at least one; those of two that were measured in turns belong together by position.
         images: per iteration.
         flops: of matrix products, convolutions and attention in an iteration.
-        ceiling: FLOPs per second of a large matrix product on the same device.
         peak: bytes above what the process held before; None where the system does not tell.
     """
 
-    seconds: float
+    turns: tuple[Turn, ...]
     images: int
     flops: int
-    ceiling: float
     peak: int | None
 
-    def extra_info(self, three_view: Measured | None) -> dict[str, float | None]:
+    @property
+    def seconds(self) -> float:
+        """The fastest iteration's: load on the machine only ever adds."""
+        return min(turn.seconds for turn in self.turns)
+
+    def speed_over(self, other: Measured) -> float:
+        """Return the other's seconds over these, the median over rounds of the ratio within a round.
+
+        Raises:
+            ValueError: there are not as many rounds of both.
+        """
+        pairs = zip(other.turns, self.turns, strict=True)
+        return median(theirs.seconds / mine.seconds for theirs, mine in pairs)
+
+    def extra_info(self, three_view: Measured | None = None, official: Measured | None = None) -> dict[str, Any]:
         """Return what stands beside the times in pytest-benchmark's JSON.
 
         Args:
-            three_view: the document's fork at the same stage, where it was measured.
+            three_view: the document's fork at the same stage, where it was measured in turns with this one.
+            official: official code, likewise.
         """
+        shares = [self.flops / turn.seconds / turn.ceiling for turn in self.turns]
         info: dict[str, float | None] = {
             "images_per_s": self.images / self.seconds,
             "peak_mib": None if self.peak is None else self.peak / 2**20,
             "gflops": self.flops / 1e9,
-            "ceiling_gflops_per_s": self.ceiling / 1e9,
-            "share_of_ceiling": self.flops / self.seconds / self.ceiling if self.flops else None,
+            "ceiling_gflops_per_s": max(turn.ceiling for turn in self.turns) / 1e9,
+            "share_of_ceiling": median(shares) if self.flops else None,
         }
         if three_view is not None:
-            speed_up = three_view.seconds / self.seconds
+            speed_up = self.speed_over(three_view)
             allowed = three_view.flops / self.flops if self.flops else None
             info |= {"speed_up": speed_up, "flops_allow": allowed, "share": speed_up / allowed if allowed else None}
+        if official is not None:
+            info["over_official"] = self.speed_over(official)
         return info
 
 
@@ -105,24 +134,31 @@ def verdicts(found: Mapping[str, float]) -> list[Verdict]:
 def ratios(benchmarks: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Return the ratios of one run by name; those whose parts were not measured are left out.
 
+    Arms and doubled sizes have ratios only where they were measured in turns, which `over_official` and `cost` in
+    `extra_info` say: two minutes of one machine are not comparable. So have parts in processes of their own and masks;
+    for the others it is the quotient of the fastest times.
+
     Args:
         benchmarks: of pytest-benchmark's JSON, with `kind` and `what` in `extra_info`: `arm` (`STAGE ARM`), `double`
             (what is doubled, or `base`) or `micro` (`NAME SIDE`, where SIDE is port or official).
     """
-    best = {(b["extra_info"].get("kind"), b["extra_info"].get("what")): float(b["stats"]["min"]) for b in benchmarks}
-    extra = {b["extra_info"].get("what"): b["extra_info"] for b in benchmarks if b["extra_info"].get("kind") == "arm"}
+    infos = [b["extra_info"] for b in benchmarks]
+    best = {b["extra_info"].get("what"): float(b["stats"]["min"]) for b in benchmarks}
+    extra = {info.get("what"): info for info in infos if info.get("kind") == "arm"}
     found: dict[str, float] = {}
     unified, official = extra.get("step unified", {}), extra.get("step official", {})
     if unified.get("share"):
         found["unified_share_of_flops"] = unified["share"]
-    if unified and official:
-        found["unified_over_official"] = unified["images_per_s"] / official["images_per_s"]
-        if unified["peak_mib"] and official["peak_mib"]:
-            found["peak_over_official"] = unified["peak_mib"] / official["peak_mib"]
-    alternating = {b["extra_info"].get("what"): b["extra_info"].get("over_official") for b in benchmarks}
-    for kind, what in best:
-        if kind == "micro" and what.endswith(" port") and (kind, f"{what[:-5]} official") in best:
-            found[what[:-5]] = alternating[what] or best[kind, f"{what[:-5]} official"] / best[kind, what]
-        if kind == "double" and what != "base" and (kind, "base") in best:
-            found[f"double_{what}"] = best[kind, what] / best[kind, "base"]
+    if unified.get("over_official"):
+        found["unified_over_official"] = unified["over_official"]
+    if unified.get("peak_mib") and official.get("peak_mib"):
+        found["peak_over_official"] = unified["peak_mib"] / official["peak_mib"]
+    for info in infos:
+        name, _, side = info.get("what", "").rpartition(" ")
+        if info.get("kind") == "micro" and side == "port" and f"{name} official" in best:
+            ratio = info["over_official"] if "over_official" in info else best[f"{name} official"] / best[info["what"]]
+            if ratio is not None:
+                found[name] = ratio
+        if info.get("kind") == "double" and info.get("cost") and info["what"] != "base":
+            found[f"double_{info['what']}"] = info["cost"]
     return found

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-__all__ = ["PeakMemory", "Stopwatch", "flop_counter", "is_out_of_memory", "matmul_ceiling"]
+__all__ = ["Ceiling", "PeakMemory", "Stopwatch", "flop_counter", "is_out_of_memory"]
 
 aten = torch.ops.aten
 CPU_FAILURES = ("can't allocate", "not enough memory", "DefaultCPUAllocator", "Cannot allocate memory")
@@ -120,18 +120,34 @@ def _resident(field: str) -> int | None:
     return None
 
 
-def matmul_ceiling(device: str, precision: str, clock: str = "wall", threads: int = 1) -> float:
-    """Return the FLOPs per second of a large matrix product, the best of several: what a step could reach at most."""
-    size, repeats = (8192, 10) if device == "cuda" else (1024, 6)
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    watch = Stopwatch(device, clock, threads)
-    best = float("inf")
-    for _ in range(repeats):
-        watch.start()
-        torch.mm(left, right)
-        best = min(best, watch.stop())
-    return 2 * size**3 / best
+class Ceiling:
+    """What a step could reach at most: the FLOPs per second of a large matrix product.
+
+    Its matrices are made once and kept, so that measuring between two iterations raises no peak of memory.
+
+    Args:
+        device: cpu or cuda.
+        precision: fp32 or bf16.
+        clock: as for `Stopwatch`.
+        threads: likewise.
+    """
+
+    def __init__(self, device: str, precision: str, clock: str = "wall", threads: int = 1) -> None:
+        self._size, self._repeats = (8192, 10) if device == "cuda" else (1024, 6)
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        shape = (self._size, self._size)
+        self._left, self._right = (torch.randn(shape, device=device).to(dtype) for _ in range(2))
+        self._product = torch.empty(shape, device=device, dtype=dtype)
+        self._watch = Stopwatch(device, clock, threads)
+
+    def measure(self) -> float:
+        """Return FLOPs per second, the best of several products: other work on a machine only takes away."""
+        best = float("inf")
+        for _ in range(self._repeats):
+            self._watch.start()
+            torch.mm(self._left, self._right, out=self._product)
+            best = min(best, self._watch.stop())
+        return 2 * self._size**3 / best
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -48,17 +48,17 @@ class OfficialArm:
     def __init__(self, reference: Reference, settings: Settings, state: Mapping[str, Tensor]) -> None:
         self._reference = reference
         self._cfg = settings.config()
-        self._model, _ = prepared_model(reference, self._cfg, state)
-        self._model.to(settings.device).train()
+        self.model, _ = prepared_model(reference, self._cfg, state)
+        self.model.to(settings.device).train()
         self._temperature = build_schedulers(self._cfg).at(ITERATION).teacher_temp
         self.blocks: ModuleType = reference.module("layers.block")
-        self.student: nn.ModuleDict = self._model.student
+        self.student: nn.ModuleDict = self.model.student
         self.losses: Mapping[str, Tensor] = {}
         self._watch(autocast(settings.precision, torch.device(settings.device)))
 
     def _watch(self, precision: Any) -> None:
         """Enter the precision around official's own method, and keep its losses without their graph."""
-        inner = self._model.forward_backward
+        inner = self.model.forward_backward
 
         def forward_backward(*args: Any, **kwargs: Any) -> dict[str, Tensor]:
             with precision():
@@ -67,21 +67,21 @@ class OfficialArm:
             self.losses = losses
             return losses
 
-        self._model.forward_backward = forward_backward
+        self.model.forward_backward = forward_backward
 
     def consume(self, batches: Iterable[Batch], stage: str) -> None:
         """See `bench.arms.Arm`."""
         if stage == "step":
             self._train(batches)
         elif stage == "forward":
-            with mock.patch.object(self._model, "backprop_loss", _nothing):
+            with mock.patch.object(self.model, "backprop_loss", _nothing):
                 self._forward_backward(batches)
         else:
             self._forward_backward(batches)
 
     def _forward_backward(self, batches: Iterable[Batch]) -> None:
         for batch in batches:
-            self._model.forward_backward(batch, teacher_temp=self._temperature)
+            self.model.forward_backward(batch, teacher_temp=self._temperature)
 
     def _train(self, batches: Iterable[Batch]) -> None:
         """Let `do_train` take its batches from here; it logs into a temporary folder, as it would anywhere."""
@@ -90,7 +90,7 @@ class OfficialArm:
             yield from batches
 
         with files_replaced(self._reference, self._cfg, loader, start=ITERATION, on_optimizer=lambda _: None):
-            self._reference.module("train.train").do_train(self._cfg, self._model, resume=True)
+            self._reference.module("train.train").do_train(self._cfg, self.model, resume=True)
 
 
 def _nothing(loss: Tensor) -> None:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing.connection import Connection
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
@@ -25,7 +27,7 @@ from port.data.batches import N_GLOBAL_CROPS
 from port.optim import apply_optim_scheduler, build_optimizer, build_schedulers
 from port.ssl_meta_arch import SSLMetaArch
 
-__all__ = ["LossInputs", "masked_rows", "student_losses", "time_losses", "time_update"]
+__all__ = ["LossInputs", "masked_rows", "port_losses", "student_losses", "time_losses", "time_update"]
 
 SHARE_MASKED = 0.3
 """Of the patches of every second global crop: the middle of official's range, 0.1 to 0.5."""
@@ -65,17 +67,20 @@ def loss_inputs(settings: Settings, seed: int) -> LossInputs:
     return LossInputs(local_cls, global_cls, patches, dino.view(N_GLOBAL_CROPS, images, K), ibot, masks)
 
 
-def student_losses(losses: Any, inputs: LossInputs, n_local: int) -> Tensor:
+def student_losses(losses: Any, inputs: LossInputs, n_local: int, *, one_tensor: bool) -> Tensor:
     """Return the sum of DINO's and iBOT's losses.
 
     Args:
-        losses: a module with `DINOLoss` and `iBOTPatchLoss`: `port.losses` or official `dinov2.loss`.
+        losses: has `DINOLoss` and `iBOTPatchLoss`, called with K: `port_losses`, or official `dinov2.loss`.
         inputs: see `LossInputs`.
         n_local: local crops per image.
+        one_tensor: whether local crops are handed over as one tensor (n, B, K), as `port`'s step does it; else as a
+            list of n, as official's step does.
     """
     K = inputs.patches.shape[-1]
     dino, ibot = (getattr(losses, name)(K).to(inputs.dino.device) for name in ("DINOLoss", "iBOTPatchLoss"))
-    local: Tensor = dino(inputs.local_cls.chunk(n_local), inputs.dino)
+    crops = inputs.local_cls.unflatten(0, (n_local, -1)) if one_tensor else inputs.local_cls.chunk(n_local)
+    local: Tensor = dino(crops, inputs.dino)
     whole: Tensor = dino([inputs.global_cls], [inputs.dino.flatten(0, 1)])
     per_crop = inputs.masks.sum(-1).clamp(min=1.0)
     patches: Tensor = ibot.forward_masked(
@@ -88,6 +93,12 @@ def student_losses(losses: Any, inputs: LossInputs, n_local: int) -> Tensor:
     return local + whole + patches
 
 
+def port_losses(kernels: str) -> SimpleNamespace:
+    """Return `port`'s losses with an option of `port.kernels.KERNELS` set, to be called as official's are."""
+    names = ("DINOLoss", "iBOTPatchLoss")
+    return SimpleNamespace(**{name: partial(getattr(port.losses, name), kernels=kernels) for name in names})
+
+
 def time_losses(pipe: Connection, settings: Settings, side: str) -> None:
     """Compute losses and their gradients by logits; runs in a worker's process."""
     torch.set_num_threads(settings.threads)
@@ -95,7 +106,7 @@ def time_losses(pipe: Connection, settings: Settings, side: str) -> None:
     inputs = loss_inputs(settings, 0)
     with _losses_of(side, settings) as losses:
         for given in iterations(pipe, settings, [inputs], Subsets(), lambda: _drop(inputs)):
-            torch.autograd.backward(student_losses(losses, given, settings.local_crops))
+            torch.autograd.backward(student_losses(losses, given, settings.local_crops, one_tensor=side == "port"))
 
 
 def _drop(inputs: LossInputs) -> None:
@@ -106,7 +117,7 @@ def _drop(inputs: LossInputs) -> None:
 @contextmanager
 def _losses_of(side: str, settings: Settings) -> Iterator[Any]:
     if side == "port":
-        yield port.losses
+        yield port_losses(settings.kernels)
         return
     with opened_official(settings) as reference:
         yield reference.module("loss")

@@ -16,15 +16,34 @@ from omegaconf import DictConfig, OmegaConf
 
 from parity.recipes import SMALL_ARCHITECTURES
 from port.config import apply_scaling_rules, load_recipe
+from port.kernels import KERNELS
 from port.training.precision import choose_device, choose_precision
 
-__all__ = ["ITERATION", "Settings", "architecture_name", "from_options"]
+__all__ = ["ITERATION", "OPTIONS", "Settings", "architecture_name", "from_options"]
 
 SHORT_NAMES = {"vits": "vit_small", "vitb": "vit_base", "vitl": "vit_large", "vitg": "vit_giant2"}
 PRECISIONS = ("fp32", "bf16")
 CLOCKS = ("wall", "cpu")
 ITERATION = 20_000
 """The iteration whose schedules are used: past warm-up and the freezing of the last layer."""
+OPTIONS: dict[str, dict[str, Any]] = {
+    "arch": {"help": "backbone: vits, vitb, vitl, vitg, vit_demo, …"},
+    "batch": {"type": int, "help": "images per step"},
+    "precision": {"choices": PRECISIONS, "help": "precision of matrix products"},
+    "kernels": {
+        "choices": KERNELS,
+        "help": "of port: fast (default, as in training), or official's order of operations",
+    },
+    "compile": {"action": "store_const", "const": True, "help": "compile port's blocks"},
+    "prototypes": {"type": int, "help": "outputs of the head"},
+    "local-crops": {"type": int, "help": "local crops per image"},
+    "device": {"choices": ("auto", "cpu", "cuda"), "help": "where to run; default auto"},
+    "clock": {"choices": CLOCKS, "help": "on a CPU: wall (default), or the seconds that the process itself used"},
+    "rounds": {"type": int, "help": "timed iterations per arm and stage"},
+    "reference": {"help": "official code: auto (default), github, pypi or a folder"},
+    "figures": {"action": "store_const", "const": True, "help": "the sizes at which the required ratios are stated"},
+}
+"""What follows `--bench-` on a command line, with what argparse and pytest take of it."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +54,7 @@ class Settings:
         arch: name of the backbone, as `student.arch`.
         batch: images per step.
         precision: fp32 or bf16 (autocast).
+        kernels: of `port`, one of `port.kernels.KERNELS`; official's operations are official's.
         compile: whether the blocks of `port` are compiled; official's never are.
         prototypes: outputs of the head.
         local_crops: per image.
@@ -50,6 +70,7 @@ class Settings:
     arch: str = "vit_small"
     batch: int = 2
     precision: str = "fp32"
+    kernels: str = "fast"
     compile: bool = False
     prototypes: int = 65_536
     local_crops: int = 8
@@ -67,6 +88,7 @@ class Settings:
             "vitl16_short",
             [
                 f"student.arch={self.arch}",
+                f"kernels={self.kernels}",
                 f"dino.head_n_prototypes={self.prototypes}",
                 f"crops.local_crops_number={self.local_crops}",
                 f"crops.global_crops_size={self.global_size}",
@@ -88,9 +110,10 @@ class Settings:
 
     def header(self) -> str:
         """Return the line under which a run's figures stand; it says where a CPU measures less than a GPU would."""
+        compiled = ", compiled" if self.compile else ""
         words = [
             f"{self.arch}, {self.batch} images, {self.local_crops} local crops, {self.prototypes:,} prototypes",
-            f"{self.precision}{', compiled' if self.compile else ''}, {self.rounds} rounds",
+            f"{self.precision}, kernels {self.kernels}{compiled}, {self.rounds} rounds",
         ]
         if self.device == "cuda":
             return "; ".join([*words, f"{torch.cuda.get_device_name()}, timed by events"])
@@ -146,7 +169,7 @@ def _check(settings: Settings) -> None:
         value = getattr(settings, name)
         if value < least:
             raise ValueError(f"--bench-{name.replace('_', '-')} is {value}, expected at least {least}")
-    for name, allowed in {"precision": PRECISIONS, "clock": CLOCKS}.items():
+    for name, allowed in {"precision": PRECISIONS, "kernels": KERNELS, "clock": CLOCKS}.items():
         value = getattr(settings, name)
         if value not in allowed:
             raise ValueError(f"--bench-{name} is {value!r}, expected {' or '.join(allowed)}")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bench.conftest import CLOCK, Measure
+from bench.figures import Measured
 from bench.parts import masked_rows, time_losses, time_update
 from bench.settings import Settings
+from bench.turns import Contender
+from bench.worker import Worker
 from parity.reference import Reference
 from parity.seeding import seeded
 from parity.states import logits, samples
@@ -36,6 +40,13 @@ def note(benchmark: Any, name: str, side: str, per_call: int = 1) -> None:
     """Say what a benchmark is, for the report, and how many a second it does."""
     benchmark.group = name.replace("_", " ")
     benchmark.extra_info.update(kind="micro", what=f"{name} {side}", per_s=per_call / benchmark.stats.stats.min)
+
+
+def taken_in_turns(found: Mapping[str, Measured], side: str) -> dict[str, float | None]:
+    """Return peak memory of a side, and of port's how much faster it was than official's, where that was measured."""
+    info = found[side].extra_info(official=found.get("official"))
+    ratio = {"over_official": info.get("over_official")} if side == "port" else {}
+    return {"peak_mib": info["peak_mib"], **ratio}
 
 
 def alternating_ratio(slow: Callable[[], object], fast: Callable[[], object], rounds: int = 30) -> float:
@@ -107,9 +118,14 @@ def test_collate(benchmark: Any, official: Reference, settings: Settings, side: 
 def test_losses(benchmark: Any, measure: Measure, settings: Settings, prototypes: int, side: str) -> None:
     """Compute DINO's and iBOT's losses and their gradients by the student's logits."""
     chosen = replace(settings, prototypes=prototypes, precision="fp32", compile=False)
-    measured = measure(f"losses of {side}, {prototypes:,} prototypes", side, job=time_losses, chosen=chosen)
+
+    def contender(name: str) -> Contender:
+        what = f"losses of {name}, {prototypes:,} prototypes"
+        return Contender(partial(Worker, time_losses, what, chosen, name), chosen.batch)
+
+    found = measure("side", contender)
     note(benchmark, f"losses_{prototypes}", side, settings.batch)
-    benchmark.extra_info["peak_mib"] = measured.extra_info(None)["peak_mib"]
+    benchmark.extra_info.update(taken_in_turns(found, side))
 
 
 @pytest.mark.parametrize("side", SIDES)
@@ -117,9 +133,14 @@ def test_losses(benchmark: Any, measure: Measure, settings: Settings, prototypes
 def test_update(benchmark: Any, measure: Measure, settings: Settings, side: str) -> None:
     """Step AdamW over the student and move the teacher towards it."""
     chosen = replace(settings, compile=False)
-    measured = measure(f"optimizer and moving average of {side}", side, job=time_update, chosen=chosen)
+
+    def contender(name: str) -> Contender:
+        what = f"optimizer and moving average of {name}"
+        return Contender(partial(Worker, time_update, what, chosen, name), chosen.batch)
+
+    found = measure("side", contender)
     note(benchmark, "update", side)
-    benchmark.extra_info["peak_mib"] = measured.extra_info(None)["peak_mib"]
+    benchmark.extra_info.update(taken_in_turns(found, side))
 
 
 @pytest.mark.parametrize("side", SIDES)
@@ -128,7 +149,7 @@ def test_sinkhorn(benchmark: Any, official: Reference, settings: Settings, side:
     rows = logits(masked_rows(settings), settings.prototypes, 0)
     count = torch.tensor([len(rows)])
     theirs = official.module("loss").iBOTPatchLoss(settings.prototypes)
-    both = {"official": theirs, "port": iBOTPatchLoss(settings.prototypes)}
+    both = {"official": theirs, "port": iBOTPatchLoss(settings.prototypes, kernels=settings.kernels)}
 
     def assign(name: str) -> torch.Tensor:
         assigned: torch.Tensor = both[name].sinkhorn_knopp_teacher(

@@ -1,7 +1,8 @@
 """One arm at one stage in a process of its own, driven by the benchmark one iteration at a time.
 
-Messages are dictionaries over a pipe. The worker says `ready` with what it counted; for each `go` it carries out an
-iteration and answers with its seconds; after `stop` it says how far memory rose. An error is one `error` line.
+Messages are dictionaries over a pipe. The worker says how many `flops` it counted when it is ready; for each `go` it
+measures the machine's ceiling, carries out an iteration and answers with both; after `stop` it says how far memory rose
+over all iterations. An error is one `error` line.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ import torch
 
 from bench.agreement import agree
 from bench.arms import AGREEING, open_arm
+from bench.figures import Turn
 from bench.inputs import Subsets, make_batches, make_state
-from bench.measure import PeakMemory, Stopwatch, flop_counter, is_out_of_memory, matmul_ceiling
+from bench.measure import Ceiling, PeakMemory, Stopwatch, flop_counter, is_out_of_memory
 from bench.settings import Settings
 
 __all__ = ["ArmError", "Worker", "check_agreement", "iterations", "time_arm"]
@@ -65,18 +67,20 @@ def iterations(
         subsets.begin(number % len(batches))
         yield batches[number % len(batches)]
     drop_gradients()
-    ceiling = matmul_ceiling(settings.device, settings.precision, settings.clock, settings.threads)
+    ceiling = Ceiling(settings.device, settings.precision, settings.clock, settings.threads)
+    ceiling.measure()  # so that what the first product allocates stands below the peak
     watch, memory = Stopwatch(settings.device, settings.clock, settings.threads), PeakMemory(settings.device)
     memory.start()
-    pipe.send({"ready": True, "flops": counter.get_total_flops(), "ceiling": ceiling})
+    pipe.send({"flops": counter.get_total_flops()})
     number = 0
     while pipe.recv() == "go":
         drop_gradients()
         number = (number + 1) % len(batches)
         subsets.begin(number)
+        reached = ceiling.measure()
         watch.start()
         yield batches[number]
-        pipe.send({"seconds": watch.stop()})
+        pipe.send({"seconds": watch.stop(), "ceiling": reached})
     pipe.send({"peak": memory.rise()})
 
 
@@ -151,7 +155,7 @@ class Worker:
             raise ArmError(message["error"] + details)
         return message
 
-    def iterate(self) -> float:
-        """Carry out one iteration and return its seconds."""
+    def iterate(self) -> Turn:
+        """Carry out one iteration and return its seconds and the ceiling beside it."""
         self.send("go")
-        return float(self.receive()["seconds"])
+        return Turn(**self.receive())

@@ -1,18 +1,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 import port.models.block
-from bench.arms import AGREEING, ARMS, STAGES, missing, open_arm, third_view
-from bench.conftest import OPTIONS, ReportedSeconds
+from bench.arms import AGREEING, ARMS, STAGES, PortArm, missing, open_arm, third_view
+from bench.conftest import ReportedSeconds
 from bench.figures import verdicts
 from bench.inputs import Subsets, make_batches, make_state
 from bench.picture import COLOURS, draw
-from bench.settings import Settings
+from bench.settings import OPTIONS, Settings
 from port.data import Batch
 
 TINY = Settings(
@@ -105,3 +106,14 @@ def test_a_picture_without_arms_shows_the_ratios(tmp_path: Path) -> None:
     """A run of parts alone."""
     draw([], verdicts({"masks_14": 3.0, "double_batch": 1.9}), "parts", tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("kernels", "fast"), [("fast", True), ("official_order", False)])
+@pytest.mark.parametrize("name", ["unified", "separate"])
+def test_arms_of_port_have_the_run_s_kernels(name: str, kernels: str, fast: bool) -> None:
+    """In the losses, the moving average, and the optimizer, whose groups name the fused AdamW."""
+    settings = replace(TINY, kernels=kernels)
+    with open_arm(name, settings, make_state(settings), Subsets()) as arm:
+        assert isinstance(arm, PortArm)
+        assert arm.model.fast is arm.model.dino_loss.fast is arm.model.ibot_patch_loss.fast is fast
+        assert {bool(group.get("fused")) for group in arm.model.get_params_groups()} == {fast}

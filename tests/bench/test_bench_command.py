@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from statistics import median
 
 import pytest
+
+from bench.figures import ratios
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(
@@ -76,6 +80,23 @@ def test_an_arm_that_runs_out_of_memory_fails_and_the_others_go_on() -> None:
     assert "1 failed, 1 passed" in done.stdout
     assert "unified step, base: out of memory (" in done.stdout
     assert "| masks 14 | port |" in done.stdout
+
+
+@pytest.mark.slow
+def test_both_sides_of_a_part_have_as_many_rounds_and_a_ratio_within_them(tmp_path: Path) -> None:
+    """The times of each stand under its own test; the ratio is the median of official's over port's, round by round."""
+    sizes = ("--bench-device", "cpu", "--bench-arch", "vit_parity4", "--bench-prototypes", "16", "--bench-rounds", "3")
+    file = tmp_path / "run.json"
+    options = ("--benchmark-only", "--benchmark-json", str(file), "--bench-reference", "pypi", "-k", "test_update")
+    done = bench(*sizes, *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = json.loads(file.read_text())
+    assert "kernels fast, 3 rounds" in run["bench"]
+    seconds = {b["name"]: b["stats"]["data"] for b in run["benchmarks"]}
+    official, port = seconds["test_update[official]"], seconds["test_update[port]"]
+    assert len(official) == len(port) == 3
+    ratio = median(theirs / mine for theirs, mine in zip(official, port, strict=True))
+    assert ratios(run["benchmarks"]) == {"update": pytest.approx(ratio)}
 
 
 def test_the_test_suite_does_not_collect_benchmarks() -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from bench.measure import PeakMemory, Stopwatch, flop_counter, is_out_of_memory, matmul_ceiling
+from bench.measure import Ceiling, PeakMemory, Stopwatch, flop_counter, is_out_of_memory
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="resident pages are read from /proc")
 
@@ -84,7 +84,19 @@ def test_the_process_s_seconds_are_shared_between_threads() -> None:
 
 def test_the_ceiling_is_a_rate() -> None:
     """Positive and finite, on any machine."""
-    assert 0 < matmul_ceiling("cpu", "fp32") < float("inf")
+    assert 0 < Ceiling("cpu", "fp32").measure() < float("inf")
+
+
+@linux
+def test_measuring_the_ceiling_raises_no_peak() -> None:
+    """Its three matrices of 4 MiB exist from the start: between iterations nothing of their size is added."""
+    ceiling, memory = Ceiling("cpu", "fp32"), PeakMemory("cpu")
+    ceiling.measure()
+    memory.start()
+    ceiling.measure()
+    rise = memory.rise()
+    assert rise is not None
+    assert rise < 4 * 2**20
 
 
 def test_running_out_of_memory_is_known_in_all_its_forms() -> None:

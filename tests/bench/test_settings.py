@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from bench.settings import Settings, architecture_name, from_options
+from port.config_run import RunConfig
 
 
 def test_a_cpu_has_small_defaults_and_says_so() -> None:
@@ -52,6 +53,7 @@ def test_an_unknown_backbone_is_named_with_the_nearest() -> None:
         ({"local_crops": 0}, "--bench-local-crops is 0, expected at least 1"),
         ({"rounds": 0}, "--bench-rounds is 0, expected at least 1"),
         ({"precision": "fp64"}, "--bench-precision is 'fp64', expected fp32 or bf16"),
+        ({"kernels": "slow"}, "--bench-kernels is 'slow', expected official_order or fast"),
         ({"clock": "sun"}, "--bench-clock is 'sun', expected wall or cpu"),
     ],
 )
@@ -73,9 +75,11 @@ def test_the_configuration_is_official_s_recipe_at_these_sizes() -> None:
 
 
 def test_arms_are_checked_with_the_same_network_on_little() -> None:
-    """Two images, two local crops, at most 1,024 prototypes, never compiled."""
-    small = Settings(arch="vit_large", batch=64, prototypes=131_072, local_crops=8, compile=True).small()
-    assert small == Settings(arch="vit_large", batch=2, prototypes=1024, local_crops=2)
+    """Two images, two local crops, at most 1,024 prototypes, never compiled; what is computed stays the same."""
+    large = Settings(arch="vit_large", batch=64, prototypes=131_072, compile=True, kernels="official_order")
+    assert large.small() == Settings(
+        arch="vit_large", batch=2, prototypes=1024, local_crops=2, kernels="official_order"
+    )
     assert Settings(prototypes=64, local_crops=1).small().prototypes == 64
 
 
@@ -83,4 +87,12 @@ def test_the_header_names_the_clock() -> None:
     """Seconds of the process itself are not those of the wall."""
     assert "wall-clock seconds" in Settings().header()
     assert "the process's own seconds" in Settings(clock="cpu").header()
-    assert "bf16, compiled" in Settings(precision="bf16", compile=True).header()
+    assert "bf16, kernels fast, compiled" in Settings(precision="bf16", compile=True).header()
+
+
+def test_kernels_are_training_s_unless_another_form_is_asked_for() -> None:
+    """The default is the one of `port`'s configuration; the option reaches it, and the header says which was run."""
+    assert from_options({"device": "cpu"}).kernels == Settings().config().kernels == RunConfig().kernels
+    chosen = from_options({"device": "cpu", "kernels": "official_order"})
+    assert chosen.config().kernels == "official_order"
+    assert "fp32, kernels official_order, 3 rounds" in chosen.header()
