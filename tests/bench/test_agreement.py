@@ -10,7 +10,6 @@ from bench import agreement, arms
 from bench.agreement import Disagreement, agree, compare, fingerprint
 from bench.settings import Settings
 from port.losses import DINOLoss
-from port.ssl_meta_arch import SSLMetaArch
 
 TINY = Settings(
     arch="vit_parity4", batch=2, prototypes=16, local_crops=2, global_size=64, local_size=32, reference="pypi"
@@ -25,12 +24,14 @@ def test_unified_separate_and_official_compute_the_same() -> None:
 
 def test_another_computation_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """A separate arm that forgets the masks is refused, and the line says by how much it is off."""
-    whole = SSLMetaArch._student_features
+    whole = arms._Separate._student_backbone
 
-    def unmasked(self: SSLMetaArch, batch: dict[str, Tensor]) -> object:
-        return whole(self, {**batch, "collated_masks": torch.zeros_like(batch["collated_masks"])})  # type: ignore[typeddict-item]
+    def unmasked(
+        self: arms._Separate, crops: list[Tensor], masks: list[Tensor | None], rows: list[Tensor] | None = None
+    ) -> object:
+        return whole(self, crops, [None for _ in masks], rows)
 
-    monkeypatch.setattr(arms._Separate, "_student_features", unmasked)
+    monkeypatch.setattr(arms._Separate, "_student_backbone", unmasked)
     (found,) = agree(TINY, ("unified", "separate"))
     assert (found.reference, found.arm) == ("unified", "separate")
     assert found.difference > found.allowed == 1e-3

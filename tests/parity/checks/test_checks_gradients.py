@@ -205,13 +205,12 @@ def _centre_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _unmasked_student(monkeypatch: pytest.MonkeyPatch) -> None:
-    features = SSLMetaArch._student_features
+    backbone = SSLMetaArch._student_backbone
 
-    def faulty(self: Any, batch: Any) -> Any:
-        unmasked: Any = {**batch, "collated_masks": torch.zeros_like(batch["collated_masks"])}
-        return features(self, unmasked)
+    def faulty(self: Any, crops: Any, masks: Any, rows: Any = None) -> Any:
+        return backbone(self, crops, [torch.zeros_like(masks[0]), *masks[1:]], rows)
 
-    monkeypatch.setattr(SSLMetaArch, "_student_features", faulty)
+    monkeypatch.setattr(SSLMetaArch, "_student_backbone", faulty)
 
 
 def _decayed_biases(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -403,19 +402,19 @@ def test_crops_in_small_batches_raise_no_alarm(
 ) -> None:
     """Without drop path, which draws per batch, crops may pass in any portions."""
 
-    def features(self: Any, batch: Any) -> tuple[dict[str, Tensor], Tensor]:
-        backbone, masks = self.student["backbone"], batch["collated_masks"].split(2)
-        parts = [
-            backbone(crops, masks=mask, is_training=True)
-            for crops, mask in zip(batch["collated_global_crops"].split(2), masks, strict=True)
+    def in_portions(self: Any, crops: Any, masks: Any, rows: None = None) -> list[dict[str, Tensor]]:
+        assert rows is None
+        backbone = self.student["backbone"]
+        portions = [
+            zip(crops[0].split(2), masks[0].split(2), strict=True),
+            ((part, None) for part in crops[1].split(4)),
         ]
+        features = [[backbone(part, masks=mask, is_training=True) for part, mask in portion] for portion in portions]
         names = ("x_norm_clstoken", "x_norm_patchtokens")
-        local = [backbone(crops, is_training=True) for crops in batch["collated_local_crops"].split(4)]
-        joined = {name: torch.cat([part[name] for part in parts]) for name in names}
-        return joined, torch.cat([part["x_norm_clstoken"] for part in local])
+        return [{name: torch.cat([part[name] for part in parts]) for name in names} for parts in features]
 
     monkeypatch.setattr(gradients, "_SEED", 70 + seed)
-    monkeypatch.setattr(SSLMetaArch, "_student_features", features)
+    monkeypatch.setattr(SSLMetaArch, "_student_backbone", in_portions)
     assert_no_alarm(check(official_stack, fork(), "gradients.step", "default-plain"))
 
 
