@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import copy
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,15 @@ def _batches(dtype: torch.dtype = DOUBLE) -> list[Tensor]:
     generator = torch.Generator().manual_seed(1)
     shapes = [(4, 3, 8), (2, 3, 8), (6, 2, 8)]
     return [torch.randn(shape, generator=generator, dtype=DOUBLE).to(dtype).requires_grad_() for shape in shapes]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tensors this small are slower on several threads, many times so on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 ROWS = [torch.tensor([0, 11, 4, 4]), torch.zeros(0, dtype=torch.int64), torch.tensor([9])]
@@ -123,7 +132,7 @@ def test_recomputing_changes_no_bit(rate: float, listed: bool, wanted: bool) -> 
     assert all(map(torch.equal, _results(block, parameters, listed=listed, wanted=wanted), expected))
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", [*WAYS[:3], *WAYS[-4:]])
 @pytest.mark.parametrize("listed", [True, False])
 @pytest.mark.parametrize("wanted", [True, False])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

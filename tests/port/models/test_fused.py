@@ -135,7 +135,12 @@ def test_what_is_kept_is_the_input(name: str, numbers: int) -> None:
     norm, linear, gamma = _layers()
     known = {t.data_ptr() for t in (*norm.parameters(), *linear.parameters(), gamma)}
     saved: list[Tensor] = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+
+    def keep(tensor: Tensor) -> Tensor:
+        saved.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
         CALLS[name](_x(11), norm, linear, gamma)
     assert sum(t.numel() for t in saved if t.data_ptr() not in known) == 11 * numbers
 
