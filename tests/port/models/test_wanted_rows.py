@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from port.models import DinoVisionTransformer, flat_blocks
+from port.models import DinoVisionTransformer, ffn, flat_blocks
+from port.models.fused import scaled_linear
 
 DOUBLE = torch.float64
 ROWS = [torch.tensor([0, 17, 18, 3, 3]), torch.tensor([4, 0, 2])]
@@ -63,7 +64,7 @@ def test_wanted_rows_are_tokens_of_the_features(
     model = _model(**changes, fast=fast)
     if recompute:
         for block in flat_blocks(model.blocks):
-            block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
     masks = torch.zeros(3, 16, dtype=torch.bool)
     masks[1, 2:9] = True
     x: Any = [_images(3), _images(2, 8)] if listed else _images(3)
@@ -97,10 +98,8 @@ def test_both_forms_have_the_same_parameters_and_start_alike(fast: bool) -> None
 @pytest.mark.parametrize("chunks", [0, 1, 2])
 def test_the_last_block_computes_wanted_tokens_only(chunks: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its feed-forward layer sees 8 tokens and not 3 * 17 + 2 * 5."""
-    from port.models import ffn
-
     seen: list[int] = []
-    plain = ffn.scaled_linear
+    plain = scaled_linear
 
     def note(inputs: list[Tensor], *args: Any, **options: Any) -> Tensor:
         seen.append(sum(len(x) for x in inputs))
