@@ -1,4 +1,4 @@
-"""The option `kernels`: in which operations the losses, the moving average and the optimizer are computed.
+"""The option `kernels`: the operations of the blocks, the losses, the moving average and the optimizer.
 
 Both forms are the same functions. `official_order` carries out official's operations in official's order, so that on a
 CPU in float32 its bits are official's; `fast` takes fewer passes over memory and keeps less, and differs by rounding.

@@ -5,12 +5,13 @@ Shapes: B batch, N patches, R register tokens, D embedding dimension.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypedDict
 
 import torch
 from torch import Tensor
 
-__all__ = ["Features", "check_call", "split_tokens"]
+__all__ = ["Features", "check_call", "masks_of", "split_tokens"]
 
 
 class Features(TypedDict):
@@ -40,6 +41,19 @@ def split_tokens(x_prenorm: Tensor, x_norm: Tensor, num_registers: int, masks: T
         "x_prenorm": x_prenorm,
         "masks": masks,
     }
+
+
+def masks_of(x_list: Sequence[Tensor], masks: Sequence[Tensor | None] | None) -> Sequence[Tensor | None]:
+    """Return the masks of each batch of a list; None for none.
+
+    Raises:
+        ValueError: there are more or fewer masks than batches.
+    """
+    if masks is None:
+        return [None] * len(x_list)
+    if len(masks) != len(x_list):
+        raise ValueError(f"{len(x_list)} batches but {len(masks)} masks: give one (or None) per batch")
+    return masks
 
 
 def check_call(

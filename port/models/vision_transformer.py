@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from port.models.block import Block
 from port.models.chunks import chunk_blocks, flat_blocks, run_blocks
-from port.models.features import Features, check_call, split_tokens
+from port.models.features import Features, check_call, masks_of, split_tokens
 from port.models.layers import layer_norm
 from port.models.patch_embed import PatchEmbed
 from port.models.position import resize_positions
@@ -161,20 +161,12 @@ class DinoVisionTransformer(nn.Module):
             x = torch.cat((x[:, :1], self.register_tokens.expand(x.shape[0], -1, -1), x[:, 1:]), dim=1)
         return x
 
-    def _prepare_list(
-        self, x_list: Sequence[Tensor], masks_list: Sequence[Tensor | None] | None
-    ) -> tuple[list[Tensor], Sequence[Tensor | None]]:
-        masks_list = [None] * len(x_list) if masks_list is None else masks_list
-        if len(masks_list) != len(x_list):
-            raise ValueError(f"{len(x_list)} batches but {len(masks_list)} masks: give one (or None) per batch")
-        pairs = zip(x_list, masks_list, strict=True)
-        return [self.prepare_tokens_with_masks(x, masks) for x, masks in pairs], masks_list
-
     def forward_features_list(
         self, x_list: Sequence[Tensor], masks_list: Sequence[Tensor | None] | None = None
     ) -> list[Features]:
         """Run batches of several sizes together. Mirrors `dinov2/models/vision_transformer.py:235`."""
-        x, masks_list = self._prepare_list(x_list, masks_list)
+        masks_list = masks_of(x_list, masks_list)
+        x = [self.prepare_tokens_with_masks(x, masks) for x, masks in zip(x_list, masks_list, strict=True)]
         for block in self.blocks:
             x = block(x)
         R = self.num_register_tokens
@@ -188,7 +180,8 @@ class DinoVisionTransformer(nn.Module):
         return split_tokens(x, self.norm(x), self.num_register_tokens, masks)
 
     def _forward_rows(self, x: Any, masks: Any, rows: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
-        tokens = self._prepare_list(x, masks)[0] if isinstance(x, list) else self.prepare_tokens_with_masks(x, masks)
+        prepare = self.prepare_tokens_with_masks
+        tokens = list(map(prepare, x, masks_of(x, masks))) if isinstance(x, list) else prepare(x, masks)
         wanted = run_blocks(self.blocks, tokens, rows)
         return [self.norm(y) for y in wanted] if isinstance(wanted, list) else cast("Tensor", self.norm(wanted))
 

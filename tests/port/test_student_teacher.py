@@ -7,7 +7,7 @@ import torch
 from tiny_training import ARCHITECTURES, tiny_config, tiny_model
 
 from port.kernels import KERNELS
-from port.models import DINOHead, build_backbone
+from port.models import DINOHead, DinoVisionTransformer, build_backbone, flat_blocks
 from port.student_teacher import StudentTeacher
 
 
@@ -172,3 +172,13 @@ def test_weights_of_something_else_are_an_error(tmp_path: Path) -> None:
     torch.save({"encoder.weight": torch.zeros(1)}, file)
     with pytest.raises(ValueError, match="has no key of this backbone"):
         tiny_model([f"student.pretrained_weights={file}"])
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_the_configuration_decides_the_blocks_form(kernels: str) -> None:
+    """Of student and teacher."""
+    model = tiny_model([f"kernels={kernels}"])
+    for part in (model.student, model.teacher):
+        backbone = part["backbone"]
+        assert isinstance(backbone, DinoVisionTransformer)
+        assert {block.fast for block in flat_blocks(backbone.blocks)} == {kernels == "fast"}

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from port.config_schema import StudentConfig
-from port.models import ARCHITECTURES, Architecture, build_backbone, build_model
+from port.models import ARCHITECTURES, Architecture, build_backbone, build_model, flat_blocks
 
 TINY = {"vit_test": Architecture(embed_dim=8, depth=2, num_heads=2)}
 
@@ -116,3 +116,16 @@ def test_an_empty_table_gives_an_error_without_a_guess() -> None:
     """There is nothing near to suggest."""
     with pytest.raises(ValueError, match=r"'vit_test'; expected one of $"):
         build_model(_student(), 16, architectures={})
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_both_backbones_have_the_form_that_is_asked_for(fast: bool) -> None:
+    """In every block; official's order is the default, and the random numbers are the same."""
+    torch.manual_seed(0)
+    student, teacher, _ = build_model(_student(), 8, fast=fast, architectures=TINY)
+    torch.manual_seed(0)
+    plain, _, _ = build_model(_student(), 8, architectures=TINY)
+    assert [block.fast for model in (student, teacher, plain) for block in flat_blocks(model.blocks)] == (
+        4 * [fast] + 2 * [False]
+    )
+    assert all(torch.equal(a, b) for a, b in zip(student.parameters(), plain.parameters(), strict=True))
