@@ -122,19 +122,14 @@ class SSLMetaArch(Objective):
     def _dino_targets(self, logits: Tensor, teacher_temp: float) -> Tensor:
         if self.cfg.train.centering != "centering":
             return self.dino_loss.sinkhorn_knopp_teacher(logits, teacher_temp)
-        targets = self.dino_loss.softmax_center_teacher(logits, teacher_temp)
-        self.dino_loss.update_center(logits)
-        return targets
+        return self.dino_loss.targets_and_update(logits, teacher_temp)
 
     def _ibot_targets(self, logits: Tensor, teacher_temp: float, n_masked_patches: Tensor) -> Tensor:
         if self.cfg.train.centering != "centering":
             return self.ibot_patch_loss.sinkhorn_knopp_teacher(
                 logits, teacher_temp, n_masked_patches_tensor=n_masked_patches
             )
-        logits = logits.unsqueeze(0)
-        targets = self.ibot_patch_loss.softmax_center_teacher(logits, teacher_temp).squeeze(0)
-        self.ibot_patch_loss.update_center(logits)
-        return targets
+        return self.ibot_patch_loss.targets_and_update(logits.unsqueeze(0), teacher_temp).squeeze(0)
 
     def _teacher_outputs(self, batch: Batch) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Return logits of CLS tokens (2B, K), of masked patches (M, K), and patch tokens, the last two if used."""

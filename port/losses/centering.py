@@ -71,11 +71,35 @@ class CenteredLoss(nn.Module, ABC):
         return torch.softmax((teacher_output - self.center) / teacher_temp, dim=-1)
 
     @torch.no_grad()
+    def targets_and_update(self, teacher_output: Tensor, teacher_temp: float) -> Tensor:
+        """Do what `softmax_center_teacher` and then `update_center` do, with logits that nobody needs any more.
+
+        Args:
+            teacher_output: logits (..., K); in the fast form float32 ones become the targets, in their own memory.
+            teacher_temp: temperature, > 0.
+
+        Returns:
+            Probabilities of the same shape, float32.
+        """
+        if not self.fast or teacher_output.dtype != self.center.dtype:
+            targets = self.softmax_center_teacher(teacher_output, teacher_temp)
+            self.update_center(teacher_output)
+            return targets
+        self.apply_center_update()
+        batch_center = self.batch_center(teacher_output)
+        softmax_by_rows(teacher_output, self.center, teacher_temp, out=teacher_output)
+        self._start_update(batch_center, len(teacher_output))
+        return teacher_output
+
+    @torch.no_grad()
     def update_center(self, teacher_output: Tensor) -> None:
         """Start a centre update with this rank's teacher outputs (`dinov2/loss/dino_clstoken_loss.py:77`)."""
+        self._start_update(self.batch_center(teacher_output), len(teacher_output))
+
+    def _start_update(self, batch_center: Tensor, len_teacher_output: int) -> None:
         self.updated = False
-        self.len_teacher_output = len(teacher_output)
-        self.async_batch_center = self.batch_center(teacher_output)
+        self.len_teacher_output = len_teacher_output
+        self.async_batch_center = batch_center
         if dist.is_initialized():
             self.reduce_handle = dist.all_reduce(self.async_batch_center, async_op=True)
 

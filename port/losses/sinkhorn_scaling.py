@@ -50,16 +50,18 @@ def scaling_sinkhorn_knopp(teacher_output: Tensor, teacher_temp: float, n_iterat
         return q
 
 
-def softmax_by_rows(logits: Tensor, center: Tensor, temperature: float) -> Tensor:
+def softmax_by_rows(logits: Tensor, center: Tensor, temperature: float, out: Tensor | None = None) -> Tensor:
     """Return `softmax((logits - center) / temperature)`, bit for bit, with no other tensor of its size.
 
     Args:
         logits: (..., K).
         center: (1, ..., K), one for all rows.
         temperature: > 0.
+        out: where to write them, of the same shape and contiguous; may be `logits`.
     """
     flat, middle = logits.flatten(0, -2), center.flatten()
-    result = flat.new_empty(flat.shape, dtype=torch.promote_types(logits.dtype, center.dtype))
+    dtype = torch.promote_types(logits.dtype, center.dtype)
+    result = flat.new_empty(flat.shape, dtype=dtype) if out is None else out.view(flat.shape)
     for rows in row_chunks(len(flat), flat.shape[1], flat.device):
         torch.softmax((flat[rows] - middle).div_(temperature), dim=-1, out=result[rows])
     return result.view(logits.shape)

@@ -59,6 +59,25 @@ def test_an_update_is_applied_before_the_next_targets(kind: str) -> None:
     assert loss.updated
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("kind", LOSSES)
+def test_targets_and_update_are_the_two_calls(kind: str, dtype: torch.dtype) -> None:
+    """Bit for bit, over three batches; where logits are float32 and fast, the targets stand where they stood."""
+    apart, together = LOSSES[kind](), LOSSES[kind]()
+    for seed in range(3):
+        rows = torch.randn(5, 3, generator=torch.Generator().manual_seed(seed)).tolist()
+        x = outputs(kind, rows).to(dtype)
+        expected = apart.softmax_center_teacher(x, 0.07)
+        apart.update_center(x)
+        targets = together.targets_and_update(x, 0.07)
+        assert torch.equal(targets, expected)
+        assert (targets.data_ptr() == x.data_ptr()) is (together.fast and dtype == torch.float32)
+    for loss in (apart, together):
+        loss.apply_center_update()
+    assert torch.equal(together.center, apart.center)
+    assert together.center.any()
+
+
 @pytest.mark.parametrize("kind", LOSSES)
 def test_an_update_is_applied_once(kind: str) -> None:
     """Without a new update the centre stays."""
