@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from port.models.architectures import ARCHITECTURES, Architecture, build_backbone, build_model
+from port.models.block import blocks_in_official_order
 from port.models.chunks import BlockChunk, flat_blocks
 from port.models.dino_head import DINOHead, LogitFactors
 from port.models.features import Features
@@ -16,6 +17,7 @@ __all__ = [
     "DinoVisionTransformer",
     "Features",
     "LogitFactors",
+    "blocks_in_official_order",
     "build_backbone",
     "build_model",
     "flat_blocks",

@@ -9,7 +9,8 @@ only at rates above 0.1, below which they use the classic form (quirk Q34).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -20,7 +21,7 @@ from port.models.fast_block import run_row, run_subsets, run_wanted
 from port.models.ffn import build_ffn
 from port.models.layers import DropPath, LayerScale, layer_norm
 
-__all__ = ["Block", "get_branges_scales", "pack", "unpack"]
+__all__ = ["Block", "blocks_in_official_order", "get_branges_scales", "pack", "unpack"]
 
 SUBSET_THRESHOLD = 0.1
 """Above this rate, official's tensor path computes a subset (`dinov2/layers/block.py:96`)."""
@@ -111,7 +112,9 @@ class Block(nn.Module):
         init_values: initial LayerScale; None or 0 for none.
         drop_path: stochastic depth rate, in [0, 1].
         ffn_layer: one of `port.models.ffn.FFN_LAYERS`.
-        fast: whether the fast form is computed, see `port.kernels`; it has the same parameters and random numbers.
+        fast: whether the fast form is computed, see `port.kernels`; it has the same parameters and random numbers. It
+            computes with the layers' parameters and does not call the layers, so their hooks are not called either:
+            see `blocks_in_official_order`.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -214,3 +217,16 @@ class Block(nn.Module):
         else:
             out = run_row(self, x_list)
         return out if listed else out[0]
+
+
+@contextmanager
+def blocks_in_official_order(model: nn.Module) -> Iterator[None]:
+    """Let all blocks of a model call their layers one by one for a while, so that the layers' hooks are called."""
+    fast = [module for module in model.modules() if isinstance(module, Block) and module.fast]
+    for block in fast:
+        block.fast = False
+    try:
+        yield
+    finally:
+        for block in fast:
+            block.fast = True

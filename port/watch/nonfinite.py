@@ -16,6 +16,7 @@ from torch.distributed.tensor import DTensor
 
 from port.data.collate import Batch
 from port.losses.centering import CenteredLoss
+from port.models import blocks_in_official_order
 from port.ssl_meta_arch import SSLMetaArch, as_micro_batches
 
 __all__ = ["Culprit", "CulpritKind", "earliest", "first_nonfinite", "local"]
@@ -94,8 +95,8 @@ def first_nonfinite(model: SSLMetaArch, batch: Batch | Sequence[Batch], rerun: C
         return found
     model.zero_grad(set_to_none=True)
     watch = _Watch()
-    # Compiled blocks run as they are written, so that the hooks inside them are called.
-    with watch.on(model), torch.compiler.set_stance("force_eager"):
+    # Blocks call their layers and compiled ones run as they are written, so that the hooks inside them are called.
+    with watch.on(model), blocks_in_official_order(model), torch.compiler.set_stance("force_eager"):
         try:
             rerun()
         except FloatingPointError as error:

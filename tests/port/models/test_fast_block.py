@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
 import port.models.block
-from port.models.block import Block
+from port.models.block import Block, blocks_in_official_order
 
 DOUBLE = torch.float64
 WAYS: tuple[dict[str, Any], ...] = (
@@ -244,6 +244,26 @@ def test_a_copy_has_the_form_and_a_block_is_official_s_unless_asked() -> None:
     assert not official.fast
     assert copy.deepcopy(fast).fast
     assert list(official.state_dict()) == list(fast.state_dict())
+
+
+def test_layers_are_called_in_official_s_order_only() -> None:
+    """For a while, within a larger model, and also where an error ends it; blocks that are not fast stay so."""
+    official, fast = _pair()
+    model = torch.nn.Sequential(official, fast)
+    called: list[str] = []
+    fast.mlp.register_forward_hook(lambda *_: called.append("mlp"))
+    fast(_batches())
+    assert not called
+
+    def fail() -> None:
+        with blocks_in_official_order(model):
+            fast(_batches())
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert called == ["mlp"]
+    assert (official.fast, fast.fast) == (False, True)
 
 
 @pytest.mark.slow
