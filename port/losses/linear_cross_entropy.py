@@ -22,8 +22,8 @@ from port.losses.precision import autocast_off, product_dtype, widened
 
 __all__ = ["CrossEntropyTerm", "linear_cross_entropy"]
 
-HELD_ELEMENTS = {"cpu": 2**23}
-"""Logits held at once by type of device: on a CPU 128 rows of 65,536, which a matrix product needs to be quick."""
+HELD_ELEMENTS = {"cpu": 2**22}
+"""Logits held at once by type of device: on a CPU 64 rows of 65,536, enough for a matrix product."""
 HELD_ELEMENTS_ELSEWHERE = 2**26
 PRODUCT_COLUMNS = {"cpu": 1024}
 """Columns of a product of few rows by type of device, all where not named: MKL is a third slower on all at once."""
