@@ -19,9 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from port.kernels import refuse_second_derivative
 from port.losses.precision import autocast_off, widened
 
-__all__ = ["first_rows", "refuse_second_derivative", "row_chunks", "soft_cross_entropy"]
+__all__ = ["first_rows", "row_chunks", "soft_cross_entropy"]
 
 CHUNK_ELEMENTS = {"cpu": 2**18}
 """Elements of a chunk by type of device: on a CPU a megabyte in float32, which a core's own cache holds."""
@@ -150,12 +151,3 @@ def _gradient(ctx: Any, upstream: Tensor) -> Tensor:
         if gradient.dtype != dtype:
             gradient[:, rows] = chunk
     return gradient
-
-
-def refuse_second_derivative() -> None:
-    """Raise a RuntimeError in a backward pass whose gradients are to be differentiated: they would be taken for 0.
-
-    The compiler traces backward passes with gradients enabled, and has no second derivatives to refuse.
-    """
-    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-        raise RuntimeError("kernels=fast has no second derivative; kernels=official_order has")

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from port.losses.cross_entropy import refuse_second_derivative, row_chunks
+from port.kernels import refuse_second_derivative
+from port.losses.cross_entropy import row_chunks
 from port.losses.precision import autocast_off, product_dtype, widened
 
 __all__ = ["CrossEntropyTerm", "linear_cross_entropy"]

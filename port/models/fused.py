@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from port.losses.precision import autocast_off
+from port.kernels import refuse_second_derivative
+from port.losses.precision import autocast_off, product_dtype
 
-__all__ = ["norm_linear", "refuse_second_derivative", "scaled_linear", "split_heads"]
+__all__ = ["norm_linear", "scaled_linear", "split_heads"]
 
 HALF = (torch.float16, torch.bfloat16)
 CHUNK_ROWS = 512
@@ -37,10 +38,9 @@ def norm_linear(x: Tensor, norm: nn.LayerNorm, linear: nn.Linear) -> Tensor:
     Returns:
         (T, E). It can be differentiated once: to differentiate its gradient is a RuntimeError.
     """
-    dtype = _autocast_dtype(x)
+    dtype = product_dtype(linear.weight)
     with autocast_off(x.device):
-        if dtype is not None:
-            x = x.to(torch.promote_types(x.dtype, norm.weight.dtype))
+        x = x.to(torch.promote_types(x.dtype, norm.weight.dtype))
         weight, bias = _cast(linear.weight, dtype), _cast(linear.bias, dtype)
         y: Tensor = _NormLinear.apply(x, norm.weight, norm.bias, norm.eps, weight, bias)
     return y
@@ -64,7 +64,7 @@ def scaled_linear(
         (T_1 + T_2 + ..., E), in the dtype of the product. It can be differentiated once: to differentiate its gradient
         is a RuntimeError.
     """
-    dtype = _autocast_dtype(inputs[0])
+    dtype = product_dtype(linear.weight)
     with autocast_off(inputs[0].device):
         weight, bias = _cast(linear.weight, dtype), _cast(linear.bias, dtype)
         folded = None if weight.dtype in HALF else gamma
@@ -87,25 +87,8 @@ def split_heads(qkv: Tensor, shapes: Sequence[tuple[int, int]], num_heads: int) 
     return [tuple(flat[i : i + 3]) for i in range(0, len(flat), 3)]
 
 
-def refuse_second_derivative() -> None:
-    """Raise a RuntimeError in a backward pass whose gradients are to be differentiated.
-
-    The compiler traces backward passes with gradients enabled, and has no second derivatives to refuse.
-    """
-    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-        raise RuntimeError("kernels=fast has no second derivative of its blocks; kernels=official_order has")
-
-
-def _autocast_dtype(x: Tensor) -> torch.dtype | None:
-    """Return the dtype in which autocast would compute a linear of x; None where it leaves x alone."""
-    device = x.device.type
-    if x.dtype == torch.float64 or not torch.amp.is_autocast_available(device):
-        return None
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-
-
-def _cast(parameter: Tensor, dtype: torch.dtype | None) -> Tensor:
-    return parameter if dtype is None or parameter is None else parameter.to(dtype)
+def _cast(parameter: Any, dtype: torch.dtype) -> Any:
+    return None if parameter is None else parameter.to(dtype)
 
 
 class _NormLinear(torch.autograd.Function):

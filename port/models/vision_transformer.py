@@ -32,24 +32,22 @@ class DinoVisionTransformer(nn.Module):
 
     Args:
         img_size: side of a square image in pixels, or (height, width), for which positions are learned.
-        patch_size: side of a patch in pixels.
+        patch_size: likewise of a patch.
         in_chans: C.
         embed_dim: D.
         depth: number of blocks.
         num_heads: attention heads per block.
         mlp_ratio: hidden features of the feed-forward layers / D.
-        qkv_bias: bias of the linears for queries, keys and values.
-        ffn_bias: biases of the feed-forward layers.
-        proj_bias: bias of attention's output linears.
+        qkv_bias, ffn_bias, proj_bias: whether the linears for queries, keys and values, those of the feed-forward
+            layers, and attention's output linears have biases.
         drop_path_rate: stochastic depth rate of the last block, in [0, 1].
         drop_path_uniform: whether all blocks have that rate; else it grows linearly from 0.
         init_values: initial LayerScale; None or 0 for none.
         ffn_layer: one of `port.models.ffn.FFN_LAYERS`.
         block_chunks: number of `BlockChunk`s; 0 for a flat list.
         num_register_tokens: R.
-        interpolate_antialias: see `resize_positions`.
-        interpolate_offset: see `resize_positions`.
-        fast: whether the blocks have the fast form, see `port.kernels`.
+        interpolate_antialias, interpolate_offset: see `resize_positions`.
+        fast: see `port.kernels`.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -169,8 +167,8 @@ class DinoVisionTransformer(nn.Module):
         x = [self.prepare_tokens_with_masks(x, masks) for x, masks in zip(x_list, masks_list, strict=True)]
         for block in self.blocks:
             x = block(x)
-        R = self.num_register_tokens
-        return [split_tokens(x, self.norm(x), R, masks) for x, masks in zip(x, masks_list, strict=True)]
+        n = self.num_register_tokens
+        return [split_tokens(x, self.norm(x), n, masks) for x, masks in zip(x, masks_list, strict=True)]
 
     def forward_features(self, x: Tensor, masks: Tensor | None = None) -> Features:
         """Run one batch. Mirrors `dinov2/models/vision_transformer.py:255`."""
@@ -182,8 +180,8 @@ class DinoVisionTransformer(nn.Module):
     def _forward_rows(self, x: Any, masks: Any, rows: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
         prepare = self.prepare_tokens_with_masks
         tokens = list(map(prepare, x, masks_of(x, masks))) if isinstance(x, list) else prepare(x, masks)
-        wanted = run_blocks(self.blocks, tokens, rows)
-        return [self.norm(y) for y in wanted] if isinstance(wanted, list) else cast("Tensor", self.norm(wanted))
+        y: Any = run_blocks(self.blocks, tokens, rows)
+        return list(map(self.norm, y)) if isinstance(y, list) else cast("Tensor", self.norm(y))
 
     def get_intermediate_layers(
         self,
@@ -235,25 +233,19 @@ class DinoVisionTransformer(nn.Module):
             x: images; the batches of a list may differ in size.
             masks: bool (B, N), True where the mask token replaces a patch; for a list, a list of such or None.
             is_training: whether to return all features.
-            rows: the tokens that are wanted, int64 (R,), indices into the batch's B * (1 + R + N) tokens; for a list,
-                a list of such. In the fast form the last block computes what needs these alone.
+            rows: the tokens that are wanted, see `Block`; in the fast form the last block computes these alone.
 
         Returns:
-            `Features` (one per batch of a list) while training; with `rows` these normed tokens (R, D), one tensor per
-            batch of a list; else the normed CLS token (B, D).
+            `Features` while training; with `rows` these tokens (R, D), normed; for a list, a list of one or the other.
+            Else the normed CLS token (B, D).
 
         Raises:
-            ValueError: a list or `rows` without `is_training`, another number of masks, or `rows` that do not fit x.
-            TypeError: masks are a list where x is a tensor, or the other way round.
+            ValueError, TypeError: see `check_call`.
         """
         check_call(x, masks, rows, is_training=is_training)
-        given: Any = masks
         if rows is not None:
-            return self._forward_rows(x, given, rows)
+            return self._forward_rows(x, masks, rows)
         if isinstance(x, list):
-            return self.forward_features_list(x, given)
-        features = self.forward_features(x, given)
-        if is_training:
-            return features
-        class_token: Tensor = self.head(features["x_norm_clstoken"])
-        return class_token
+            return self.forward_features_list(x, cast("list[Tensor | None] | None", masks))
+        features = self.forward_features(x, cast("Tensor | None", masks))
+        return features if is_training else cast("Tensor", self.head(features["x_norm_clstoken"]))
