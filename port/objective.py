@@ -107,11 +107,11 @@ class Objective(StudentTeacher):
         assert isinstance(outputs.global_cls, LogitFactors)
         n_images = targets.dino.shape[1]
         per_image = 1 / n_images if n_images else math.nan  # the mean over no sample is NaN, as official's
-        terms = {}
+        terms: dict[str, tuple[LogitFactors, CrossEntropyTerm]] = {}
         if n_local > 0:
             # The loss is linear in the targets, so the teacher's two crops are added first.
             terms["dino_local_crops_loss"] = (
-                outputs.local_cls.weight,
+                outputs.local_cls,
                 CrossEntropyTerm(
                     outputs.local_cls.features.unflatten(0, (n_local, -1)),
                     targets.dino.sum(0),
@@ -121,7 +121,7 @@ class Objective(StudentTeacher):
                 ),
             )
         terms["dino_global_crops_loss"] = (
-            outputs.global_cls.weight,
+            outputs.global_cls,
             CrossEntropyTerm(
                 outputs.global_cls.features.unsqueeze(0),
                 targets.dino.flatten(0, 1),
@@ -132,7 +132,7 @@ class Objective(StudentTeacher):
         )
         if isinstance(outputs.masked_patches, LogitFactors) and targets.ibot is not None:
             terms["ibot_loss"] = (
-                outputs.masked_patches.weight,
+                outputs.masked_patches,
                 CrossEntropyTerm(
                     outputs.masked_patches.features.unsqueeze(0),
                     targets.ibot,
@@ -176,13 +176,13 @@ class Objective(StudentTeacher):
             optimised[f"prototype_{name}_loss"] = weights[name] * term
 
 
-def _joined(terms: Mapping[str, tuple[Tensor, CrossEntropyTerm]]) -> Losses:
-    """Compute terms, those of one weight in one pass: two heads have two."""
+def _joined(terms: Mapping[str, tuple[LogitFactors, CrossEntropyTerm]]) -> Losses:
+    """Compute terms, those of one last layer in one pass: two heads have two."""
     total: Tensor | None = None
     displayed: dict[str, Tensor] = {}
-    for weight in {id(weight): weight for weight, _ in terms.values()}.values():
-        names = [name for name, (its, _) in terms.items() if its is weight]
-        part, values = linear_cross_entropy(weight, [terms[name][1] for name in names])
+    for layer in {id(logits.weight_v): logits for logits, _ in terms.values()}.values():
+        names = [name for name, (logits, _) in terms.items() if logits.weight_v is layer.weight_v]
+        part, values = linear_cross_entropy(layer.weight_v, layer.weight_g, [terms[name][1] for name in names])
         total = part if total is None else total + part
         displayed |= dict(zip(names, values.unbind(), strict=True))
     assert total is not None

@@ -108,11 +108,11 @@ def split_logits(logits: Logits, n_rows: Sequence[int]) -> list[Logits]:
     """Cut the logits of one row of tokens (1, T, K) into those of some tokens each, (T_i, K)."""
     rows = logits.features if isinstance(logits, LogitFactors) else logits
     parts = [part.squeeze(0) for part in rows.split(list(n_rows), dim=1)]
-    return [LogitFactors(part, logits.weight) for part in parts] if isinstance(logits, LogitFactors) else [*parts]
+    return [logits._replace(features=part) for part in parts] if isinstance(logits, LogitFactors) else [*parts]
 
 
 def first_logits(logits: Logits, n_rows: int) -> Logits:
     """Return the logits of the first tokens: (T, K) to (n_rows, K)."""
     if isinstance(logits, LogitFactors):
-        return LogitFactors(first_rows(logits.features, n_rows), logits.weight)
+        return logits._replace(features=first_rows(logits.features, n_rows))
     return first_rows(logits, n_rows)

@@ -50,11 +50,16 @@ class CrossEntropyTerm(NamedTuple):
     weights: Tensor | None = None
 
 
-def linear_cross_entropy(weight: Tensor, terms: Sequence[CrossEntropyTerm]) -> tuple[Tensor, Tensor]:
+def linear_cross_entropy(
+    weight_v: Tensor, weight_g: Tensor, terms: Sequence[CrossEntropyTerm]
+) -> tuple[Tensor, Tensor]:
     """Return the sum of the terms, and the value of each.
 
     Args:
-        weight: (K, d) of a linear layer without bias; under autocast its products are of autocast's type.
+        weight_v: directions (K, d) of the rows of a linear layer without bias; under autocast its products are of
+            autocast's type.
+        weight_g: their lengths (K, 1). In full precision logits are multiplied by `weight_g / |weight_v|`, so that the
+            weight itself, as large as `weight_v`, is not made.
         terms: at least one.
 
     Returns:
@@ -64,12 +69,13 @@ def linear_cross_entropy(weight: Tensor, terms: Sequence[CrossEntropyTerm]) -> t
         ValueError: shapes do not fit, or a gradient of targets or weights is wanted.
     """
     for term in terms:
-        _check(term, weight)
-    wanted = torch.is_grad_enabled() and any(t.requires_grad for t in (weight, *(term.features for term in terms)))
+        _check(term, weight_v)
+    features = [term.features for term in terms]
+    wanted = torch.is_grad_enabled() and any(t.requires_grad for t in (weight_v, weight_g, *features))
     fixed = [term._replace(features=term.features.detach()) for term in terms]
-    dtype = product_dtype(weight)
-    with autocast_off(weight.device):
-        total, values = _LinearCrossEntropy.apply(weight, fixed, dtype, wanted, *(term.features for term in terms))
+    dtype = product_dtype(weight_v)
+    with autocast_off(weight_v.device):
+        total, values = _LinearCrossEntropy.apply(weight_v, weight_g, fixed, dtype, wanted, *features)
     return total, values
 
 
@@ -92,21 +98,22 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        weight: Tensor,
+        weight_v: Tensor,
+        weight_g: Tensor,
         terms: Sequence[CrossEntropyTerm],
         dtype: torch.dtype,
         wanted: bool,
         *features: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        layer = _Layer(weight, dtype, wanted)
+        layer = _Layer(weight_v, weight_g, dtype, wanted)
         results = [layer.add(term) for term in terms]
         values = torch.stack([value for value, _ in results])
         # Numbers, as a tensor of them would be copied to the device.
         weighted = [term.factor * value for term, value in zip(terms, values.unbind(), strict=True)]
         ctx.mark_non_differentiable(values)
-        ctx.gradients = [layer.gradient, *(gradient for _, gradient in results)] if wanted else []
+        ctx.gradients = [*layer.gradients(), *(gradient for _, gradient in results)] if wanted else []
         # The inputs themselves are not needed, and the weight is large.
-        ctx.dtypes = [weight.dtype, *(x.dtype for x in features)]
+        ctx.dtypes = [weight_v.dtype, weight_g.dtype, *(x.dtype for x in features)]
         return torch.stack(weighted).sum(), values
 
     @staticmethod
@@ -118,18 +125,23 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 "kernels=fast keeps its gradients for one backward pass; kernels=official_order has more"
             )
         # In place, since the weight's is as large as the last layer.
-        of_weight, *of_features = (g.mul_(upstream).to(dtype) for g, dtype in zip(gradients, ctx.dtypes, strict=True))
-        return of_weight, None, None, None, *of_features
+        found = [g.mul_(upstream).to(dtype) for g, dtype in zip(gradients, ctx.dtypes, strict=True)]
+        return *found[:2], None, None, None, *found[2:]
 
 
 class _Layer:
     """The last layer, and the gradient of its weight, to which each term adds."""
 
-    def __init__(self, weight: Tensor, dtype: torch.dtype, wanted: bool) -> None:
-        self._weight = weight.to(dtype)
+    def __init__(self, weight_v: Tensor, weight_g: Tensor, dtype: torch.dtype, wanted: bool) -> None:
+        self._wide = widened(weight_v[:0]).dtype
+        self._v = weight_v
+        self._norms = torch.linalg.vector_norm(weight_v, dim=1, keepdim=True, dtype=self._wide)
+        self._scale = weight_g.to(self._wide) / self._norms  # (K, 1)
+        # What products are taken with; rounded directions, of any length, could not be scaled as exactly.
+        self._is_scaled = dtype != self._wide
+        self._weight = (weight_v * self._scale if self._is_scaled else weight_v).to(dtype)
         self._wanted = wanted
         self._held: Tensor | None = None
-        self._wide = widened(weight[:0]).dtype
         self._sum: Tensor | None = None
 
     def add(self, term: CrossEntropyTerm) -> tuple[Tensor, Tensor]:
@@ -137,21 +149,23 @@ class _Layer:
         n_students, n_rows, width = term.features.shape
         # At temperature 0 a loss that is not finite, as a division gives.
         cold = 1 / term.temperature if term.temperature else math.inf
+        columns = cold if self._is_scaled else self._scale.t() * cold
         value = term.features.new_zeros((), dtype=self._wide)
         gradient = term.features.new_empty((n_students, n_rows, width) if self._wanted else (0,), dtype=self._wide)
         for rows in self._chunks(n_students, n_rows):
             features = term.features[:, rows].to(self._weight.dtype)
             targets = term.targets[rows]
             logits = self._logits(features.reshape(-1, width)).view(*features.shape[:2], -1)
-            losses = _losses_and_gradients(logits, targets, cold, self._wanted)
+            losses = _losses_and_gradients(logits, targets, columns, self._wanted)
             share = losses.new_full((len(targets),), term.scale)
             if term.weights is not None:
                 share = share * term.weights[rows].to(self._wide)
             value += (losses * share).sum()
             if self._wanted:
                 share = (share * (cold * term.factor)).expand(n_students, -1).unsqueeze(-1)
-                gradient[:, rows] = torch.matmul(logits, self._weight) * share
                 self._accumulate(logits.flatten(0, 1), (features * share).flatten(0, 1))
+                by_product = logits if self._is_scaled else logits.mul_(self._scale.t())
+                gradient[:, rows] = torch.matmul(by_product, self._weight) * share
         return value, gradient
 
     def _chunks(self, n_students: int, n_rows: int) -> Iterator[slice]:
@@ -179,29 +193,38 @@ class _Layer:
         else:
             self._sum.add_(torch.mm(by_logits.t(), features))
 
-    @property
-    def gradient(self) -> Tensor:
-        """Of the weight (K, d) by the sum of all terms; zero where none had rows."""
-        return self._weight.new_zeros(self._weight.shape, dtype=self._wide) if self._sum is None else self._sum
+    def gradients(self) -> tuple[Tensor, Tensor]:
+        """Return those of directions and lengths by the sum of all terms; zeros where none had rows.
+
+        With W = g v / |v| and D the gradient by W: by g it is <D, v> / |v|, by v it is g / |v| of D less its part
+        along v.
+        """
+        of_v = torch.zeros_like(self._v, dtype=self._wide) if self._sum is None else self._sum
+        of_g = torch.empty_like(self._norms)
+        for rows in row_chunks(len(of_v), of_v.shape[1], of_v.device):
+            v, norms, part = self._v[rows].to(self._wide), self._norms[rows], of_v[rows]
+            of_g[rows] = (part * v).sum(1, keepdim=True).div_(norms)
+            part.addcmul_(v, of_g[rows] / norms, value=-1).mul_(self._scale[rows])
+        return of_v, of_g
 
 
-def _losses_and_gradients(logits: Tensor, targets: Tensor, factor: float, wanted: bool) -> Tensor:
+def _losses_and_gradients(logits: Tensor, targets: Tensor, columns: Tensor | float, wanted: bool) -> Tensor:
     """Return cross-entropies (n, B), and write softmax * mass - targets, if wanted, over the logits (n, B, K).
 
-    In half precision that difference, at most the mass of the targets, is what a matrix product takes; small factors,
-    which could underflow, are left to its other side.
+    `columns` (1, K), or a number, multiplies the logits first. In half precision the difference, at most the mass of
+    the targets, is what a matrix product takes; small factors, which could underflow, are left to its other side.
     """
     n_students, n_rows, width = logits.shape
     wide = torch.promote_types(widened(logits[:0]).dtype, targets.dtype)
     losses = logits.new_empty((n_students, n_rows), dtype=wide)
     for rows in row_chunks(n_rows, n_students * width, logits.device):
-        s, t = logits[:, rows].to(wide), targets[rows].to(wide)
+        s, t = logits[:, rows].to(wide).mul_(columns), targets[rows].to(wide)
         mass = t.sum(-1)
         product = (s * t).sum(-1)
-        largest = s.amax(-1).mul_(factor)
-        powers = s.mul_(factor).sub_(largest.unsqueeze(-1)).exp_()
+        largest = s.amax(-1)
+        powers = s.sub_(largest.unsqueeze(-1)).exp_()
         total = powers.sum(-1)
-        losses[:, rows] = mass * (total.log() + largest) - factor * product
+        losses[:, rows] = mass * (total.log() + largest) - product
         if wanted:
             gradient = powers.mul_((mass / total).unsqueeze(-1)).sub_(t)
             if gradient.dtype != logits.dtype:

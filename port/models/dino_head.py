@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn import functional
 
 __all__ = ["DINOHead", "LogitFactors", "WeightNormLinear"]
@@ -70,15 +71,17 @@ def _rename_parametrizations(module: nn.Module, state_dict: dict[str, Any], pref
 
 
 class LogitFactors(NamedTuple):
-    """Logits as a product, `features @ weight.T`.
+    """Logits as a product, `features @ (weight_g * weight_v / |weight_v|).T`.
 
     Attributes:
         features: (..., bottleneck_dim), of length 1.
-        weight: (K, bottleneck_dim).
+        weight_v: directions (K, bottleneck_dim).
+        weight_g: lengths (K, 1).
     """
 
     features: Tensor
-    weight: Tensor
+    weight_v: Tensor
+    weight_g: Tensor
 
 
 class DINOHead(nn.Module):
@@ -124,17 +127,21 @@ class DINOHead(nn.Module):
             factors: whether to leave the last product, the largest of all, to the caller.
 
         Returns:
-            Logits (..., K), or what their product is made of. A data-parallel wrapper gathers weights for this call
-            alone, so the last layer's come out with it.
+            Logits (..., K), or what their product is made of.
         """
         x = self.mlp(x)  # (..., bottleneck_dim)
         # 1e-12 is 0 in half precision.
         eps = 1e-6 if x.dtype == torch.float16 else 1e-12
         x = functional.normalize(x, dim=-1, p=2, eps=eps)
         if factors:
-            return LogitFactors(x, self.last_layer.weight)
+            return LogitFactors(x, *self._last_layer_to_keep())
         logits: Tensor = self.last_layer(x)
         return logits
+
+    def _last_layer_to_keep(self) -> tuple[Tensor, Tensor]:
+        """Return directions and lengths: copies where a sharding wrapper frees gathered ones after this call."""
+        v, g = self.last_layer.weight_v, self.last_layer.weight_g
+        return (v.clone(), g.clone()) if isinstance(self, FSDPModule) else (v, g)
 
 
 def _build_mlp(nlayers: int, in_dim: int, bottleneck_dim: int, hidden_dim: int, use_bn: bool, bias: bool) -> nn.Module:

@@ -18,9 +18,10 @@ def test_the_factors_product_is_the_logits(shape: tuple[int, ...]) -> None:
     tokens = torch.randn(shape)
     logits, factors = head(tokens), head(tokens, factors=True)
     assert isinstance(factors, LogitFactors)
-    assert torch.equal(torch.nn.functional.linear(factors.features, factors.weight), logits)
+    weight = torch._weight_norm(factors.weight_v, factors.weight_g, 0)
+    assert torch.equal(torch.nn.functional.linear(factors.features, weight), logits)
     torch.testing.assert_close(factors.features.norm(dim=-1), torch.ones(shape[:-1]))
-    torch.testing.assert_close(factors.weight.norm(dim=1, keepdim=True), head.last_layer.weight_g)
-    factors.weight.sum().backward()
+    torch.testing.assert_close(weight.norm(dim=1, keepdim=True), head.last_layer.weight_g)
+    weight.sum().backward()
     assert head.last_layer.weight_g.grad is not None
     assert head.last_layer.weight_v.grad is not None

@@ -60,10 +60,10 @@ def given(model: SSLMetaArch, n_images: int = 3) -> tuple[Batch, TeacherTargets,
 
 def in_factors(outputs: StudentOutputs) -> StudentOutputs:
     """Return the same logits as factors, of the unit matrix, which is the last layer of one head."""
-    weight = torch.eye(K, dtype=torch.float64)
+    layer = torch.eye(K, dtype=torch.float64), torch.ones(K, 1, dtype=torch.float64)
     parts = (outputs.local_cls, outputs.global_cls, outputs.masked_patches)
     local_cls, global_cls, patches = (
-        None if p is None else LogitFactors(p, weight) for p in parts if not isinstance(p, LogitFactors)
+        None if p is None else LogitFactors(p, *layer) for p in parts if not isinstance(p, LogitFactors)
     )
     assert local_cls is not None
     assert global_cls is not None
