@@ -83,6 +83,10 @@ class LogitFactors(NamedTuple):
     weight_v: Tensor
     weight_g: Tensor
 
+    def logits(self) -> Tensor:
+        """Return the product (..., K)."""
+        return functional.linear(self.features, torch._weight_norm(self.weight_v, self.weight_g, 0))
+
 
 class DINOHead(nn.Module):
     """An MLP to a bottleneck, L2 normalisation, and cosines with K prototypes times their lengths.

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.utils.hooks import RemovableHandle
 
+from port.models import LogitFactors
+from port.outputs import Logits
 from port.ssl_meta_arch import SSLMetaArch
 from port.step import GradientStage
 
@@ -107,11 +109,13 @@ class LogitStatistics:
         self._handles = []
 
     @torch.no_grad()
-    def _measure(self, role: str, key: str, module: nn.Module, inputs: object, output: Tensor) -> None:
-        if not self.due or output.numel() == 0:
+    def _measure(self, role: str, key: str, module: nn.Module, inputs: object, output: Logits) -> None:
+        rows = (output.features if isinstance(output, LogitFactors) else output).detach().flatten(0, -2)
+        if not self.due or rows.numel() == 0:
             return
-        rows = output.detach().flatten(0, -2)
-        logits = rows[:: max(1, math.ceil(len(rows) / MAX_ROWS))].float()
+        rows = rows[:: max(1, math.ceil(len(rows) / MAX_ROWS))]
+        # With kernels=fast the student's logits are made in the losses; these few are made here.
+        logits = (output._replace(features=rows).logits() if isinstance(output, LogitFactors) else rows).float()
         norm, std = logits.norm(dim=-1).mean(), logits.std(dim=-1, correction=0).mean()
         if role == "student":
             logits = logits / self._model.dino_loss.student_temp

@@ -22,6 +22,7 @@ def test_the_factors_product_is_the_logits(shape: tuple[int, ...]) -> None:
     assert torch.equal(torch.nn.functional.linear(factors.features, weight), logits)
     torch.testing.assert_close(factors.features.norm(dim=-1), torch.ones(shape[:-1]))
     torch.testing.assert_close(weight.norm(dim=1, keepdim=True), head.last_layer.weight_g)
+    assert torch.equal(factors.logits(), logits)
     weight.sum().backward()
     assert head.last_layer.weight_g.grad is not None
     assert head.last_layer.weight_v.grad is not None
