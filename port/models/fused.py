@@ -156,7 +156,8 @@ class _ScaledLinear(torch.autograd.Function):
             places = chunks if dinputs is None else _chunks(dinputs, ctx.gelu)
             for x, dx, part in zip(chunks, places, dy.split([len(x) for x in chunks]), strict=True):
                 if product is not None:
-                    product.addmm_(part.t(), _activated(x, ctx.gelu, dy.dtype))
+                    # Not in place: torch's counter of FLOPs does not know that.
+                    torch.addmm(product, part.t(), _activated(x, ctx.gelu, dy.dtype), out=product)
                 if dinputs is not None:
                     _input_gradient(part, folded, x if ctx.gelu else None, dx)
             total = dy.sum(0) if need_bias or (need_gamma and bias is not None) else None

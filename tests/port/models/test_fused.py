@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
 from port.models import fused
 from port.models.fused import norm_linear, scaled_linear, split_heads
@@ -254,3 +255,12 @@ def test_layers_are_left_as_they_are() -> None:
         call(x, norm, linear, gamma).sum().backward()
     after = [x, *norm.parameters(), *linear.parameters(), gamma]
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_products_are_counted() -> None:
+    """Torch's counter sees all of a linear's three products, two of which a backward pass makes."""
+    linear = nn.Linear(6, 5).double()
+    x = torch.randn(7, 6, dtype=torch.float64, requires_grad=True)
+    with FlopCounterMode(display=False) as counter:
+        scaled_linear([x], linear, gelu=True).sum().backward()
+    assert counter.get_total_flops() == 3 * 2 * 7 * 6 * 5
