@@ -200,7 +200,8 @@ class _Watch:
         self, name: str, module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object], output: object
     ) -> None:
         kind: CulpritKind = "output" if name else "loss"
-        for suffix, tensor in _tensors(output):
+        # The losses' terms say more than their sum, which comes first among them.
+        for suffix, tensor in sorted(_tensors(output), key=lambda item: item[0] == ".total"):
             full_name = f"{name}{suffix}" if name else suffix.removeprefix(".")
             if self.output is None and not _is_finite(tensor):
                 largest = _largest((args, kwargs)) if name else None

@@ -124,7 +124,7 @@ class Calls:
 def test_one_teacher_and_one_centre_update_per_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two steps of four micro-batches: two moving averages, and two updates of each of the two centres."""
     teacher = Calls(monkeypatch, SSLMetaArch, "update_teacher")
-    centres = Calls(monkeypatch, CenteredLoss, "update_center")
+    centres = Calls(monkeypatch, CenteredLoss, "_start_update")
     run = DoubleRun(["ibot.separate_head=true"])
     run.advance(micro_batches(4, 2))
     assert (teacher.number, centres.number) == (2, 4)

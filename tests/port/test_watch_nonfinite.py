@@ -112,13 +112,14 @@ def test_an_operation_between_modules_is_told_by_its_neighbours(monkeypatch: pyt
 
 def test_a_loss_made_of_finite_outputs_is_named() -> None:
     """A student temperature of 0 leaves every module finite: the loss term is at fault."""
-    model = tiny_model()
-    model.ibot_patch_loss.student_temp = 0.0
-    culprit = found(model)
-    assert (culprit.kind, culprit.name) == ("loss", "total")
-    model = tiny_model()
-    model.dino_loss.student_temp = 0.0
-    assert found(model).name == "dino_loss"
+    for kernels, of_dino in {"fast": "optimised.dino_local_crops_loss", "official_order": "dino_loss"}.items():
+        model = tiny_model([f"kernels={kernels}"])
+        model.ibot_patch_loss.student_temp = 0.0
+        culprit = found(model)
+        assert (culprit.kind, culprit.name) == ("loss", "optimised.ibot_loss")
+        model = tiny_model([f"kernels={kernels}"])
+        model.dino_loss.student_temp = 0.0
+        assert found(model).name == of_dino
 
 
 def test_a_gradient_is_named_in_backward_order() -> None:
