@@ -6,11 +6,9 @@ CPU in float32 its bits are official's; `fast` takes fewer passes over memory an
 
 from __future__ import annotations
 
-import torch
-
 from port.config_keys import nearest
 
-__all__ = ["KERNELS", "is_fast", "refuse_second_derivative"]
+__all__ = ["KERNELS", "is_fast"]
 
 KERNELS = ("official_order", "fast")
 """What the option may be."""
@@ -25,13 +23,3 @@ def is_fast(kernels: str) -> bool:
     if kernels not in KERNELS:
         raise ValueError(f"kernels is {kernels!r}, expected one of {', '.join(KERNELS)}{nearest(kernels, KERNELS)}")
     return kernels == "fast"
-
-
-def refuse_second_derivative() -> None:
-    """Raise a RuntimeError in a backward pass written by hand whose gradients are to be differentiated.
-
-    They would be taken for constants. The compiler traces backward passes with gradients enabled, and has no second
-    derivatives to refuse.
-    """
-    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-        raise RuntimeError("kernels=fast has no second derivative; kernels=official_order has")

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from port.kernels import refuse_second_derivative
+from port.derivatives import refuse_second_derivative
 from port.losses.precision import autocast_off, widened
 
 __all__ = ["first_rows", "row_chunks", "soft_cross_entropy"]

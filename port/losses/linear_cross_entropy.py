@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from port.kernels import refuse_second_derivative
+from port.derivatives import refuse_second_derivative
 from port.losses.cross_entropy import row_chunks
 from port.losses.precision import autocast_off, product_dtype, widened
 

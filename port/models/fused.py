@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from port.kernels import refuse_second_derivative
+from port.derivatives import refuse_second_derivative
 from port.losses.precision import autocast_off, product_dtype
 
 __all__ = ["norm_linear", "scaled_linear", "split_heads"]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from port.kernels import refuse_second_derivative
+from port.derivatives import refuse_second_derivative
 
 __all__ = ["Draw", "add_to_subsets", "rows_in_subset", "take_subsets"]
 
