@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from omegaconf import DictConfig
 from torch import Tensor
@@ -21,6 +22,19 @@ from port.outputs import Losses, StudentOutputs, TeacherTargets
 from port.student_teacher import StudentTeacher
 
 __all__ = ["Objective"]
+
+
+class CrossEntropies(NamedTuple):
+    """DINO's and iBOT's terms.
+
+    Attributes:
+        joint: the sum of `optimised`, where that alone has a gradient; None where each term has its own.
+        optimised, displayed: see `Losses`.
+    """
+
+    joint: Tensor | None
+    optimised: dict[str, Tensor]
+    displayed: dict[str, Tensor]
 
 
 class Objective(StudentTeacher):
@@ -51,9 +65,9 @@ class Objective(StudentTeacher):
 
     def losses(self, batch: Batch, targets: TeacherTargets, outputs: StudentOutputs) -> Losses:
         """Return the sum to differentiate and the values to show (`dinov2/train/ssl_meta_arch.py:298-371`)."""
-        in_factors = isinstance(outputs.global_cls, LogitFactors)
-        cross_entropies = (self._by_factors if in_factors else self._by_logits)(batch, targets, outputs)
-        optimised, displayed = dict(cross_entropies.optimised), dict(cross_entropies.displayed)
+        by_factors = isinstance(outputs.global_cls, LogitFactors)
+        joint, optimised, displayed = (self._by_factors if by_factors else self._by_logits)(batch, targets, outputs)
+        within = set() if joint is None else set(optimised)
         if self.do_koleo:
             first, second = outputs.global_cls_features.chunk(N_GLOBAL_CROPS)
             koleo_loss = self.cfg.dino.koleo_loss_weight * (self.koleo_loss(first) + self.koleo_loss(second))
@@ -64,13 +78,12 @@ class Objective(StudentTeacher):
                 values["ibot_loss"] = values.pop("ibot_loss")
         if self.do_prototypes:
             self._add_prototype_terms(batch, targets, outputs, optimised, displayed)
-        if not in_factors:
-            # Official's order of additions: it starts from zero.
-            return Losses(sum(optimised.values(), start=targets.dino.new_zeros(())), optimised, displayed)
-        others = [value for name, value in optimised.items() if name not in cross_entropies.optimised]
-        return Losses(sum(others, start=cross_entropies.total), optimised, displayed)
+        # Official's order of additions: it starts from zero.
+        start = targets.dino.new_zeros(()) if joint is None else joint
+        total = sum((value for name, value in optimised.items() if name not in within), start=start)
+        return Losses(total, optimised, displayed)
 
-    def _by_logits(self, batch: Batch, targets: TeacherTargets, outputs: StudentOutputs) -> Losses:
+    def _by_logits(self, batch: Batch, targets: TeacherTargets, outputs: StudentOutputs) -> CrossEntropies:
         """Return the cross-entropies in official's operations."""
         n_local, n_terms = self.cfg.crops.local_crops_number, self._n_terms()
         assert isinstance(outputs.local_cls, Tensor)
@@ -97,10 +110,10 @@ class Objective(StudentTeacher):
             ibot_loss = ibot_loss * N_GLOBAL_CROPS * (1.0 / N_GLOBAL_CROPS)
             displayed["ibot_loss"] = ibot_loss / 2
             optimised["ibot_loss"] = self.cfg.ibot.loss_weight * ibot_loss
-        return Losses(sum(optimised.values(), start=targets.dino.new_zeros(())), optimised, displayed)
+        return CrossEntropies(None, optimised, displayed)
 
-    def _by_factors(self, batch: Batch, targets: TeacherTargets, outputs: StudentOutputs) -> Losses:
-        """Return the same from the logits' factors; of these only the total has a gradient, all terms' at once."""
+    def _by_factors(self, batch: Batch, targets: TeacherTargets, outputs: StudentOutputs) -> CrossEntropies:
+        """Return the same from the logits' factors."""
         n_local, n_terms = self.cfg.crops.local_crops_number, self._n_terms()
         temperature, factor = self.dino_loss.student_temp, self.cfg.dino.loss_weight
         assert isinstance(outputs.local_cls, LogitFactors)
@@ -176,15 +189,14 @@ class Objective(StudentTeacher):
             optimised[f"prototype_{name}_loss"] = weights[name] * term
 
 
-def _joined(terms: Mapping[str, tuple[LogitFactors, CrossEntropyTerm]]) -> Losses:
+def _joined(terms: Mapping[str, tuple[LogitFactors, CrossEntropyTerm]]) -> CrossEntropies:
     """Compute terms, those of one last layer in one pass: two heads have two."""
-    total: Tensor | None = None
+    joint: Tensor | None = None
     displayed: dict[str, Tensor] = {}
     for layer in {id(logits.weight_v): logits for logits, _ in terms.values()}.values():
         names = [name for name, (logits, _) in terms.items() if logits.weight_v is layer.weight_v]
         part, values = linear_cross_entropy(layer.weight_v, layer.weight_g, [terms[name][1] for name in names])
-        total = part if total is None else total + part
+        joint = part if joint is None else joint + part
         displayed |= dict(zip(names, values.unbind(), strict=True))
-    assert total is not None
     optimised = {name: terms[name][1].factor * value for name, value in displayed.items()}
-    return Losses(total, optimised, displayed)
+    return CrossEntropies(joint, optimised, displayed)

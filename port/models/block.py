@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from port.models.attention import Attention, group_equal_lengths
 from port.models.fast_block import run_row, run_subsets, run_wanted
 from port.models.ffn import build_ffn
-from port.models.layers import DropPath, LayerScale, layer_norm
+from port.models.layers import DropPath, LayerScale, gamma_of, layer_norm
 
 __all__ = ["Block", "blocks_in_official_order", "get_branges_scales", "pack", "unpack"]
 
@@ -91,10 +91,6 @@ def _drop_add_residual_list(
         _add_residual(x, brange, residual, scale, gamma)
         for x, residual, (brange, scale) in zip(x_list, residuals, draws, strict=True)
     ]
-
-
-def _gamma(scale: nn.Module) -> Tensor | None:
-    return scale.gamma if isinstance(scale, LayerScale) else None
 
 
 class Block(nn.Module):
@@ -197,8 +193,8 @@ class Block(nn.Module):
             # LayerScale is applied while adding, to full precision residuals; ls1 and ls2 are built
             # together, so official's asking ls1 about both (Q35) gives the same answer.
             ratio = self.sample_drop_ratio
-            x_list = _drop_add_residual_list(x_list, self._attn_residual, ratio, _gamma(self.ls1))
-            return _drop_add_residual_list(x_list, self._ffn_residual, ratio, _gamma(self.ls2))
+            x_list = _drop_add_residual_list(x_list, self._attn_residual, ratio, gamma_of(self.ls1))
+            return _drop_add_residual_list(x_list, self._ffn_residual, ratio, gamma_of(self.ls2))
         row, groups = pack(x_list)
         row = row + self.ls1(self._attn_residual(row, groups))
         row = row + self.ls2(self._ffn_residual(row))

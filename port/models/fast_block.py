@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from port.models.ffn import normed_ffn
 from port.models.fused import scaled_linear
-from port.models.layers import LayerScale
+from port.models.layers import gamma_of
 from port.models.subsets import Draw, add_to_subsets, rows_in_subset, take_subsets
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ def run_row(block: Block, x_list: Sequence[Tensor]) -> list[Tensor]:
     samples = shapes[0][0] if len(shapes) == 1 else 1  # the drop path of a list is by subset
     row = _packed(x_list)
     attended = block.attn.attend(row, block.norm1, shapes)
-    row = _sum(row, _dropped(block, scaled_linear(attended, block.attn.proj, _gamma(block.ls1)), samples))
-    row = _sum(row, _dropped(block, normed_ffn(block.mlp, row, block.norm2, _gamma(block.ls2)), samples))
+    row = _sum(row, _dropped(block, scaled_linear(attended, block.attn.proj, gamma_of(block.ls1)), samples))
+    row = _sum(row, _dropped(block, normed_ffn(block.mlp, row, block.norm2, gamma_of(block.ls2)), samples))
     parts = row.split([b * n for b, n in shapes])
     return [part.view(x.shape) for part, x in zip(parts, x_list, strict=True)]
 
@@ -43,12 +43,12 @@ def run_subsets(block: Block, x_list: Sequence[Tensor], draw: DrawSubset) -> lis
     draws = [draw(x) for x in x_list]
     row, same = take_subsets(x_list, draws)
     attended = block.attn.attend(row, block.norm1, _shapes(x_list, draws))
-    residuals = scaled_linear(attended, block.attn.proj, _gamma(block.ls1))
+    residuals = scaled_linear(attended, block.attn.proj, gamma_of(block.ls1))
     x_list = add_to_subsets(same, draws, residuals)
 
     draws = [draw(x) for x in x_list]
     row, same = take_subsets(x_list, draws)
-    residuals = normed_ffn(block.mlp, row, block.norm2, _gamma(block.ls2))
+    residuals = normed_ffn(block.mlp, row, block.norm2, gamma_of(block.ls2))
     return add_to_subsets(same, draws, residuals)
 
 
@@ -85,10 +85,10 @@ def run_wanted(block: Block, x_list: Sequence[Tensor], rows: Sequence[Tensor], d
         ]
     attended = block.attn.attend(row, block.norm1, shapes)
     wanted = [part.index_select(0, place) for part, place in zip(attended, places, strict=True)]
-    residual = scaled_linear(wanted, block.attn.proj, _gamma(block.ls1))
+    residual = scaled_linear(wanted, block.attn.proj, gamma_of(block.ls1))
     x = torch.cat([x.flatten(0, 1).index_select(0, r) for x, r in zip(same, rows, strict=True)])
     x = x + residual * torch.cat(factors).unsqueeze(1)
-    residual = normed_ffn(block.mlp, x, block.norm2, _gamma(block.ls2))
+    residual = normed_ffn(block.mlp, x, block.norm2, gamma_of(block.ls2))
     x = x + residual * torch.cat(ffn_factors).unsqueeze(1)
     return list(x.split([len(r) for r in rows]))
 
@@ -118,7 +118,3 @@ def _classic_factors(block: Block, x: Tensor, rows: Tensor) -> Tensor:
     """Return the factors (R,) of classic drop path for tokens of x (B, N, D); ones without."""
     factors: Tensor = block.drop_path1(x.new_ones(len(x), 1, 1))
     return factors.flatten()[rows // x.shape[1]]
-
-
-def _gamma(scale: nn.Module) -> Tensor | None:
-    return scale.gamma if isinstance(scale, LayerScale) else None

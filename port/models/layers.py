@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-__all__ = ["DropPath", "LayerScale", "layer_norm"]
+__all__ = ["DropPath", "LayerScale", "gamma_of", "layer_norm"]
 
 LAYER_NORM_EPS = 1e-6
 
@@ -44,6 +44,11 @@ class LayerScale(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Scale x (..., D)."""
         return x * self.gamma
+
+
+def gamma_of(scale: nn.Module) -> Tensor | None:
+    """Return the factors (D,) of a LayerScale; None of the identity that stands where a block has none."""
+    return scale.gamma if isinstance(scale, LayerScale) else None
 
 
 class DropPath(nn.Module):

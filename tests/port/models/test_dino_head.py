@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from port.models import DINOHead
+from port.models import DINOHead, LogitFactors
 from port.models.dino_head import WeightNormLinear
 
 
@@ -175,3 +175,23 @@ def test_a_head_can_be_built_on_the_meta_device() -> None:
         head = _head()
     assert all(p.is_meta for p in head.parameters())
     assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("shape", [(5, 6), (1, 4, 6), (0, 6)])
+def test_the_factors_product_is_the_logits(shape: tuple[int, ...]) -> None:
+    """Features of length 1 times the last layer's weight, bit for bit; lengths and directions get gradients."""
+    torch.manual_seed(0)
+    head = DINOHead(6, 9, hidden_dim=8, bottleneck_dim=4)
+    with torch.no_grad():
+        head.last_layer.weight_g.uniform_(0.5, 2)
+    tokens = torch.randn(shape)
+    logits, factors = head(tokens), head(tokens, factors=True)
+    assert isinstance(factors, LogitFactors)
+    weight = torch._weight_norm(factors.weight_v, factors.weight_g, 0)
+    assert torch.equal(torch.nn.functional.linear(factors.features, weight), logits)
+    torch.testing.assert_close(factors.features.norm(dim=-1), torch.ones(shape[:-1]))
+    torch.testing.assert_close(weight.norm(dim=1, keepdim=True), head.last_layer.weight_g)
+    assert torch.equal(factors.logits(), logits)
+    weight.sum().backward()
+    assert head.last_layer.weight_g.grad is not None
+    assert head.last_layer.weight_v.grad is not None

@@ -4,30 +4,13 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_backbone import DOUBLE, images, tiny_backbone
 from torch import Tensor, nn
 
 from port.models import BlockChunk, DinoVisionTransformer
 from port.models.block import Block
 from port.models.chunks import chunk_blocks, flat_blocks
 from port.models.position import resize_positions
-
-DOUBLE = torch.float64
-
-
-def _model(**changes: Any) -> DinoVisionTransformer:
-    """Two blocks of 8 features on 4 x 4 patches of 4 pixels, in double precision, weights not tiny."""
-    sizes = {"img_size": 16, "patch_size": 4, "embed_dim": 8, "depth": 2, "num_heads": 2, "block_chunks": 0}
-    torch.manual_seed(0)
-    model = DinoVisionTransformer(**{**sizes, **changes}).double()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape, dtype=DOUBLE) * 0.2)
-    return model
-
-
-def _images(b: int, height: int = 16, width: int | None = None) -> Tensor:
-    return torch.randn(b, 3, height, width or height, dtype=DOUBLE, generator=torch.Generator().manual_seed(b))
-
 
 BLOCK = ["norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2"]
 
@@ -48,7 +31,7 @@ def test_names_of_parameters(changes: dict[str, int], first: list[str], blocks: 
     """Official's names in official's order."""
     layers = ["patch_embed.proj", *(f"{block}.{layer}" for block in blocks for layer in BLOCK), "norm"]
     expected = first + [f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")]
-    assert [name for name, _ in _model(**changes).named_parameters()] == expected
+    assert [name for name, _ in tiny_backbone(**changes).named_parameters()] == expected
 
 
 @pytest.mark.parametrize(
@@ -71,13 +54,13 @@ def test_chunks_keep_the_index_of_a_block(depth: int, chunks: int, indices: list
 def test_more_chunks_than_blocks_are_refused(chunks: int) -> None:
     """The error names the number and its range."""
     with pytest.raises(ValueError, match=f"block_chunks is {chunks}; expected 0 .flat. to the depth, 2"):
-        _model(block_chunks=chunks)
+        tiny_backbone(block_chunks=chunks)
 
 
 def test_chunks_do_not_change_the_result() -> None:
     """A chunked model computes what the flat one with the same weights computes."""
-    flat, chunked = _model(), _model(block_chunks=2)
-    x = _images(3)
+    flat, chunked = tiny_backbone(), tiny_backbone(block_chunks=2)
+    x = images(3)
     assert torch.equal(flat(x), chunked(x))
     pairs = zip(flat([x], is_training=True), chunked([x], is_training=True), strict=True)
     assert all(torch.equal(a["x_prenorm"], b["x_prenorm"]) for a, b in pairs)
@@ -110,8 +93,8 @@ def test_initial_values_replay_the_random_numbers() -> None:
 @pytest.mark.parametrize("registers", [0, 3])
 def test_tokens_are_cls_registers_patches(registers: int) -> None:
     """Positions are added to CLS and patches; registers come between them without one."""
-    model = _model(num_register_tokens=registers)
-    x = _images(2)
+    model = tiny_backbone(num_register_tokens=registers)
+    x = images(2)
     tokens = model.prepare_tokens_with_masks(x)
     assert tokens.shape == (2, 1 + registers + 16, 8)
     assert torch.equal(tokens[1, 0], model.cls_token[0, 0] + model.pos_embed[0, 0])
@@ -123,10 +106,10 @@ def test_tokens_are_cls_registers_patches(registers: int) -> None:
 
 def test_the_mask_token_replaces_masked_patches() -> None:
     """A masked place holds mask token plus position, whatever the image shows there."""
-    model = _model()
+    model = tiny_backbone()
     masks = torch.zeros(2, 16, dtype=torch.bool)
     masks[0, 3] = masks[1, 7] = True
-    tokens, plain = model.prepare_tokens_with_masks(_images(2), masks), model.prepare_tokens_with_masks(_images(2))
+    tokens, plain = model.prepare_tokens_with_masks(images(2), masks), model.prepare_tokens_with_masks(images(2))
     assert torch.equal(tokens[1, 8], model.mask_token[0] + model.pos_embed[0, 8])
     assert torch.equal((tokens != plain).any(dim=-1)[:, 1:], masks)
 
@@ -134,32 +117,32 @@ def test_the_mask_token_replaces_masked_patches() -> None:
 @pytest.mark.parametrize("registers", [0, 3])
 def test_features_name_the_parts_of_the_normed_sequence(registers: int) -> None:
     """The parts, joined, are the norm of x_prenorm; masks come back as they were given."""
-    model = _model(num_register_tokens=registers)
+    model = tiny_backbone(num_register_tokens=registers)
     masks = torch.rand(2, 16) < 0.5
-    features = model(_images(2), masks, is_training=True)
+    features = model(images(2), masks, is_training=True)
     assert list(features) == ["x_norm_clstoken", "x_norm_regtokens", "x_norm_patchtokens", "x_prenorm", "masks"]
     assert features["x_norm_regtokens"].shape == (2, registers, 8)
     parts = [features["x_norm_clstoken"].unsqueeze(1), features["x_norm_regtokens"], features["x_norm_patchtokens"]]
     assert torch.equal(torch.cat(parts, dim=1), model.norm(features["x_prenorm"]))
     assert features["masks"] is masks
-    assert torch.equal(model(_images(2), masks), features["x_norm_clstoken"])
+    assert torch.equal(model(images(2), masks), features["x_norm_clstoken"])
 
 
 def test_silent_blocks_pass_the_tokens_through() -> None:
     """With both branches of all blocks at zero, x_prenorm is the tokens that went in."""
-    model = _model()
+    model = tiny_backbone()
     for name, parameter in model.named_parameters():
         if "attn.proj" in name or "mlp.fc2" in name:
             nn.init.zeros_(parameter)
-    x = _images(2)
+    x = images(2)
     assert torch.equal(model(x, is_training=True)["x_prenorm"], model.prepare_tokens_with_masks(x))
 
 
 @pytest.mark.parametrize("changes", [{}, {"num_register_tokens": 2, "block_chunks": 2, "init_values": 0.1}])
 def test_a_list_equals_separate_calls_in_evaluation(changes: dict[str, Any]) -> None:
     """Two crop sizes, with masks on the first, give what each batch gives alone."""
-    model = _model(**changes, drop_path_rate=0.5).eval()
-    crops, masks = [_images(2), _images(5, 8)], [torch.rand(2, 16) < 0.5, None]
+    model = tiny_backbone(**changes, drop_path_rate=0.5).eval()
+    crops, masks = [images(2), images(5, 8)], [torch.rand(2, 16) < 0.5, None]
     for got, x, mask in zip(model(crops, masks, is_training=True), crops, masks, strict=True):
         alone = model(x, mask, is_training=True)
         torch.testing.assert_close(got["x_prenorm"], alone["x_prenorm"], rtol=1e-12, atol=1e-13)
@@ -168,8 +151,8 @@ def test_a_list_equals_separate_calls_in_evaluation(changes: dict[str, Any]) -> 
 
 def test_a_list_without_masks_is_unmasked() -> None:
     """No masks mean None for each batch."""
-    model = _model()
-    crops = [_images(2), _images(3, 8)]
+    model = tiny_backbone()
+    crops = [images(2), images(3, 8)]
     for a, b in zip(model(crops, is_training=True), model(crops, [None, None], is_training=True), strict=True):
         assert torch.equal(a["x_prenorm"], b["x_prenorm"])
         assert a["masks"] is None
@@ -177,13 +160,13 @@ def test_a_list_without_masks_is_unmasked() -> None:
 
 def test_one_crop_does_not_change_another() -> None:
     """While training with drop path, a changed local crop leaves all global ones as they were."""
-    model = _model(drop_path_rate=0.5, drop_path_uniform=True)
+    model = tiny_backbone(drop_path_rate=0.5, drop_path_uniform=True)
     outputs = []
     for shift in (0.0, 1.0):
-        local = _images(4, 8)
+        local = images(4, 8)
         local[2] += shift
         torch.manual_seed(4)
-        outputs.append([f["x_prenorm"] for f in model([_images(2), local], is_training=True)])
+        outputs.append([f["x_prenorm"] for f in model([images(2), local], is_training=True)])
     assert torch.equal(outputs[0][0], outputs[1][0])
     assert (outputs[0][1] != outputs[1][1]).flatten(1).any(dim=1).tolist() == [False, False, True, False]
 
@@ -194,14 +177,14 @@ def test_one_crop_does_not_change_another() -> None:
 )
 def test_drop_path_rates(rate: float, uniform: bool, rates: list[float]) -> None:
     """Uniform, or growing linearly from 0 to the rate."""
-    model = _model(depth=5, drop_path_rate=rate, drop_path_uniform=uniform)
+    model = tiny_backbone(depth=5, drop_path_rate=rate, drop_path_uniform=uniform)
     got = [block.sample_drop_ratio for block in flat_blocks(model.blocks) if isinstance(block, Block)]
     assert got == pytest.approx(rates, abs=1e-12)
 
 
 def test_positions_of_the_learned_grid_are_the_parameter() -> None:
     """A square image of the learned size is not resized at all."""
-    model = _model()
+    model = tiny_backbone()
     assert model.interpolate_pos_encoding(torch.zeros(1, 17, 8), 16, 16) is model.pos_embed
 
 
@@ -245,7 +228,7 @@ def test_the_offset_moves_the_sampling_points() -> None:
 
 def test_an_image_of_as_many_patches_in_another_shape_is_resized() -> None:
     """2 x 8 patches are as many as 4 x 4, but their positions are not the parameter's."""
-    model = _model()
+    model = tiny_backbone()
     positions = model.interpolate_pos_encoding(torch.zeros(1, 17, 8), 8, 32)
     assert positions.shape == model.pos_embed.shape
     assert not torch.equal(positions, model.pos_embed)
@@ -253,7 +236,10 @@ def test_an_image_of_as_many_patches_in_another_shape_is_resized() -> None:
 
 def test_positions_have_the_dtype_of_the_tokens() -> None:
     """Resizing is done in float32 and cast back."""
-    assert _model().interpolate_pos_encoding(torch.zeros(1, 5, 8, dtype=torch.bfloat16), 8, 8).dtype == torch.bfloat16
+    assert (
+        tiny_backbone().interpolate_pos_encoding(torch.zeros(1, 5, 8, dtype=torch.bfloat16), 8, 8).dtype
+        == torch.bfloat16
+    )
     assert (
         resize_positions(torch.zeros(1, 5, 2, dtype=DOUBLE), (1, 1), antialias=False, offset=0).dtype == torch.float32
     )
@@ -262,19 +248,19 @@ def test_positions_have_the_dtype_of_the_tokens() -> None:
 def test_positions_that_cannot_be_resized_are_refused() -> None:
     """Learned positions must be square, and the offset must not add a patch."""
     with pytest.raises(ValueError, match=r"8 learned positions are not a square grid"):
-        _model(img_size=(8, 16))(_images(1, 8, 8))
+        tiny_backbone(img_size=(8, 16))(images(1, 8, 8))
     with pytest.raises(ValueError, match=r"interpolate_offset 1.5 resizes positions to \(3, 3\)"):
-        _model(interpolate_offset=1.5)(_images(1, 8))
+        tiny_backbone(interpolate_offset=1.5)(images(1, 8))
 
 
 @pytest.mark.parametrize("chunks", [0, 1, 2, 3])
 def test_intermediate_layers_are_the_blocks_outputs(chunks: int) -> None:
     """Hooks on the blocks see what is returned, last n or by index, before the norm."""
-    model = _model(depth=3, block_chunks=chunks, num_register_tokens=2).eval()
+    model = tiny_backbone(depth=3, block_chunks=chunks, num_register_tokens=2).eval()
     seen: list[Tensor] = []
     for block in flat_blocks(model.blocks):
         block.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
-    x = _images(2)
+    x = images(2)
     last_two: Any = model.get_intermediate_layers(x, 2, norm=False)
     assert [torch.equal(got, out[:, 3:]) for got, out in zip(last_two, seen[1:], strict=True)] == [True, True]
     pairs: Any = model.get_intermediate_layers(x, [0, 2], return_class_token=True)
@@ -285,8 +271,8 @@ def test_intermediate_layers_are_the_blocks_outputs(chunks: int) -> None:
 
 def test_intermediate_layers_can_be_maps() -> None:
     """Reshaped, the token of row r and column c is at [r, c] of a map of 2 x 3."""
-    model = _model()
-    x = _images(2, 8, 12)
+    model = tiny_backbone()
+    x = images(2, 8, 12)
     (flat,), (grid,) = model.get_intermediate_layers(x), model.get_intermediate_layers(x, reshape=True)
     assert isinstance(flat, Tensor)
     assert isinstance(grid, Tensor)
@@ -298,12 +284,12 @@ def test_intermediate_layers_can_be_maps() -> None:
 def test_blocks_that_do_not_exist_are_refused(n: int | list[int]) -> None:
     """The error names what was asked and how many blocks there are."""
     with pytest.raises(ValueError, match="at most 2 blocks"):
-        _model().get_intermediate_layers(_images(1), n)
+        tiny_backbone().get_intermediate_layers(images(1), n)
 
 
 def test_wrong_forms_of_input_are_refused() -> None:
     """A list needs is_training and a list of as many masks; a tensor needs a tensor of its own shape."""
-    model, x, masks = _model(), _images(2), torch.zeros(2, 16, dtype=torch.bool)
+    model, x, masks = tiny_backbone(), images(2), torch.zeros(2, 16, dtype=torch.bool)
     with pytest.raises(ValueError, match="is_training=True"):
         model([x])
     with pytest.raises(ValueError, match="1 batches but 2 masks"):
@@ -315,15 +301,15 @@ def test_wrong_forms_of_input_are_refused() -> None:
     with pytest.raises(ValueError, match=r"masks are \(2, 15\); the images have patches \(2, 16\)"):
         model(x, masks[:, :15])
     with pytest.raises(ValueError, match="num_register_tokens is -1"):
-        _model(num_register_tokens=-1)
+        tiny_backbone(num_register_tokens=-1)
 
 
 def test_every_parameter_gets_a_gradient_from_a_training_call() -> None:
     """With masks and two crop sizes, nothing is left out, mask token and registers included."""
-    model = _model(num_register_tokens=2, init_values=0.1, drop_path_rate=0.3, block_chunks=2)
+    model = tiny_backbone(num_register_tokens=2, init_values=0.1, drop_path_rate=0.3, block_chunks=2)
     masks = torch.arange(16).expand(2, 16) % 3 == 0
     sum(
-        f["x_prenorm"].square().sum() for f in model([_images(2), _images(4, 8)], [masks, None], is_training=True)
+        f["x_prenorm"].square().sum() for f in model([images(2), images(4, 8)], [masks, None], is_training=True)
     ).backward()
     assert [name for name, p in model.named_parameters() if p.grad is None and name[:4] != "norm"] == []
 

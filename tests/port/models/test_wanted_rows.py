@@ -5,29 +5,14 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_backbone import DOUBLE, images, tiny_backbone
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from port.models import DinoVisionTransformer, ffn, flat_blocks
 from port.models.fused import scaled_linear
 
-DOUBLE = torch.float64
 ROWS = [torch.tensor([0, 17, 18, 3, 3]), torch.tensor([4, 0, 2])]
-
-
-def _model(**changes: Any) -> DinoVisionTransformer:
-    """Two blocks of 8 features on patches of 4 pixels, in double precision, weights not tiny."""
-    sizes = {"img_size": 16, "patch_size": 4, "embed_dim": 8, "depth": 2, "num_heads": 2, "block_chunks": 0}
-    torch.manual_seed(0)
-    model = DinoVisionTransformer(**{**sizes, **changes}).double()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape, dtype=DOUBLE) * 0.2)
-    return model
-
-
-def _images(b: int, side: int = 16) -> Tensor:
-    return torch.randn(b, 3, side, side, dtype=DOUBLE, generator=torch.Generator().manual_seed(b))
 
 
 def _sequences(features: Any) -> Tensor:
@@ -61,13 +46,13 @@ def test_wanted_rows_are_tokens_of_the_features(
     fast: bool, changes: dict[str, Any], listed: bool, recompute: bool
 ) -> None:
     """The features' tokens at these indices, with their gradients, masks and random numbers."""
-    model = _model(**changes, fast=fast)
+    model = tiny_backbone(**changes, fast=fast)
     if recompute:
         for block in flat_blocks(model.blocks):
             block.forward = partial(checkpoint, block.forward, use_reentrant=False)
     masks = torch.zeros(3, 16, dtype=torch.bool)
     masks[1, 2:9] = True
-    x: Any = [_images(3), _images(2, 8)] if listed else _images(3)
+    x: Any = [images(3), images(2, 8)] if listed else images(3)
     given: Any = [masks, None] if listed else masks
     rows: Any = ROWS if listed else ROWS[0]
     torch.manual_seed(4)
@@ -88,8 +73,8 @@ def test_wanted_rows_are_tokens_of_the_features(
 @pytest.mark.parametrize("fast", [True, False])
 def test_both_forms_have_the_same_parameters_and_start_alike(fast: bool) -> None:
     """The argument reaches every block, and draws no random number."""
-    model = _model(fast=fast, block_chunks=2)
-    plain = _model(block_chunks=2)
+    model = tiny_backbone(fast=fast, block_chunks=2)
+    plain = tiny_backbone(block_chunks=2)
     assert [block.fast for block in flat_blocks(model.blocks)] == [fast, fast]
     assert list(model.state_dict()) == list(plain.state_dict())
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), plain.parameters(), strict=True))
@@ -106,7 +91,7 @@ def test_the_last_block_computes_wanted_tokens_only(chunks: int, monkeypatch: py
         return plain(inputs, *args, **options)
 
     monkeypatch.setattr(ffn, "scaled_linear", note)
-    _model(fast=True, block_chunks=chunks)([_images(3), _images(2, 8)], is_training=True, rows=ROWS)
+    tiny_backbone(fast=True, block_chunks=chunks)([images(3), images(2, 8)], is_training=True, rows=ROWS)
     assert seen == [61, 8]
 
 
@@ -114,8 +99,8 @@ def test_no_row_at_all() -> None:
     """An empty choice gives an empty result, in both forms."""
     none = torch.zeros(0, dtype=torch.int64)
     for fast in (True, False):
-        assert _model(fast=fast)(_images(2), is_training=True, rows=none).shape == (0, 8)
-        both = _model(fast=fast)([_images(2), _images(1, 8)], is_training=True, rows=[none, ROWS[1]])
+        assert tiny_backbone(fast=fast)(images(2), is_training=True, rows=none).shape == (0, 8)
+        both = tiny_backbone(fast=fast)([images(2), images(1, 8)], is_training=True, rows=[none, ROWS[1]])
         assert [tuple(y.shape) for y in both] == [(0, 8), (3, 8)]
 
 
@@ -132,18 +117,18 @@ def test_no_row_at_all() -> None:
 )
 def test_rows_that_do_not_fit_are_refused(listed: bool, rows: Any, message: str) -> None:
     """A boolean mask among them, which would count as indices 0 and 1."""
-    x: Any = [_images(3), _images(2, 8)] if listed else _images(3)
+    x: Any = [images(3), images(2, 8)] if listed else images(3)
     with pytest.raises(ValueError, match=message):
-        _model()(x, is_training=True, rows=rows)
+        tiny_backbone()(x, is_training=True, rows=rows)
 
 
 def test_rows_need_a_training_call() -> None:
     """Without `is_training` the result is the CLS token, of which nothing can be chosen."""
     with pytest.raises(ValueError, match="rows choose among the features: pass is_training=True"):
-        _model()(_images(2), rows=ROWS[0])
+        tiny_backbone()(images(2), rows=ROWS[0])
 
 
 def test_a_list_of_masks_must_be_as_long_with_rows_too() -> None:
     """As without them."""
     with pytest.raises(ValueError, match="2 batches but 1 masks"):
-        _model()([_images(3), _images(2, 8)], [None], is_training=True, rows=ROWS)
+        tiny_backbone()([images(3), images(2, 8)], [None], is_training=True, rows=ROWS)
