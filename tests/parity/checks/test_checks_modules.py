@@ -16,7 +16,7 @@ from parity import states
 from parity.adapters.official import OfficialStack
 from parity.checks.modules import load_weights
 from parity.errors import SubjectError
-from port.models import attention, block, dino_head, ffn, layers, patch_embed, position, vision_transformer
+from port.models import attention, block, dino_head, fast_block, ffn, layers, patch_embed, position, vision_transformer
 
 MAIN = ("default", "vitl14", "vitg14")
 
@@ -92,7 +92,8 @@ def _no_drop_path(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _scaled_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layers.LayerScale, "forward", lambda self, x: x * self.gamma**2)
-    monkeypatch.setattr(block, "_gamma", lambda scale: scale.gamma**2)
+    for form in (block, fast_block):
+        monkeypatch.setattr(form, "gamma_of", lambda scale: scale.gamma**2)
 
 
 def _resized_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
