@@ -27,7 +27,12 @@ nox.options.sessions = ["parity", "tests", "lint"]
 SHARED = Path(__file__).parent / ".nox" / "shared"
 BIN = SHARED / ("Scripts" if os.name == "nt" else "bin")
 EDITABLE = ".[train,webdataset,export,migrations]"
-REPORTS = {"--json": "parity-report.json", "--markdown": "parity-report.md"}
+REPORTS = {
+    "--json": "parity-report.json",
+    "--markdown": "parity-report.md",
+    "--junit": "parity-report.xml",
+    "--html": "parity-report.html",
+}
 
 
 def install(session: nox.Session) -> None:
@@ -55,7 +60,8 @@ def call(session: nox.Session, program: str, *arguments: str, success_codes: Seq
 def parity(session: nox.Session) -> None:
     """Prove port against official code; ARGS go to `python -m parity run`."""
     install(session)
-    reports = [word for option, file in REPORTS.items() if option not in session.posargs for word in (option, file)]
+    given = {word.split("=")[0] for word in session.posargs}
+    reports = [word for option, file in REPORTS.items() if option not in given for word in (option, file)]
     call(session, "python", "-m", "parity", "run", *session.posargs, *reports)
 
 

@@ -43,8 +43,13 @@ _OPTIONS = {
         "--quick",
         "--json",
         "--markdown",
+        "--junit",
+        "--html",
+        "--github",
+        "--no-github",
         "--help",
     ),
+    "diff": ("--json", "--markdown", "--help"),
     "doctor": ("--reference", "--allow-modified-reference", "--help"),
 }
 

@@ -1,4 +1,4 @@
-"""The command line: `python -m parity run | list | explain | doctor`.
+"""The command line: `python -m parity run | list | explain | doctor | diff`.
 
 What is heavy (torch, the reference, the checks) is imported inside the commands, so that `--help` and
 `explain` answer at once.
@@ -7,14 +7,16 @@ What is heavy (torch, the reference, the checks) is imported inside the commands
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parity.arguments import known_command, unknown_arguments
-from parity.errors import OutputError, ParityError, UsageError, origin
+from parity.commands import diff
+from parity.errors import ParityError, UsageError, origin
 from parity.options import COMMANDS, build_parser
 from parity.streams import complain, console_for, emit, substitute_unencodable
 
@@ -67,7 +69,7 @@ def _dispatch(argv: list[str]) -> int:
         return int(stop.code or 0)
     if unknown:
         raise UsageError(unknown_arguments(unknown, arguments.command))
-    commands = {"run": _run, "list": _list, "explain": _explain, "doctor": _doctor}
+    commands = {"run": _run, "list": _list, "explain": _explain, "doctor": _doctor, "diff": diff.command}
     return commands[arguments.command](arguments)
 
 
@@ -85,36 +87,31 @@ def _options(arguments: argparse.Namespace) -> Any:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from parity.report.files import check_writable
+    from parity.outputs import RUN_OUTPUTS, requested, require_possible
 
-    outputs = [path for path in (arguments.json, arguments.markdown) if path is not None]
-    if len({path.resolve() for path in outputs}) < len(outputs):
-        raise UsageError(f"--json and --markdown name the same file, {outputs[0]}; give each its own")
-    for path in outputs:
-        check_writable(path)
+    outputs = requested(arguments, RUN_OUTPUTS)
+    require_possible(outputs)
     options = _options(arguments)
     from parity.report.progress import progress
     from parity.run import run
 
     with progress() as advance:
         result = run(options, advance)
-    return _report(result, arguments.json, arguments.markdown)
+    return _report(result, outputs, arguments.github)
 
 
-def _report(result: RunResult, json_file: Path | None, markdown_file: Path | None) -> int:
+def _report(result: RunResult, outputs: Mapping[str, Path], github: bool | None) -> int:
     """Write the files, then print; a file that cannot be written costs the verdict, printing never does."""
-    from parity.report import as_json, as_markdown, as_text, write_atomically
+    from parity.outputs import run_renderers, write_outputs
+    from parity.report import as_annotations, as_text
 
-    failure: OutputError | None = None
-    for path, render in ((json_file, as_json), (markdown_file, as_markdown)):
-        if path is None:
-            continue
-        try:
-            write_atomically(path, render(result))
-        except OutputError as error:
-            failure = failure or error
+    failure = write_outputs(outputs, run_renderers(result), result.exit_code)
     code = 2 if failure else result.exit_code
     emit(as_text(result, console_for(sys.stdout), code))
+    if os.environ.get("GITHUB_ACTIONS") == "true" if github is None else github:
+        # GitHub reads them on either stream; on stdout they would stand before the provenance or behind the verdict.
+        root = os.environ.get("GITHUB_WORKSPACE", "")
+        complain(as_annotations(result, code, root), one_line=False)
     if failure:
         raise failure
     return code

@@ -7,6 +7,7 @@ __all__ = [
     "OutputError",
     "ParityError",
     "ReferenceSourceError",
+    "ReportError",
     "SubjectError",
     "UsageError",
     "origin",
@@ -31,6 +32,10 @@ class SubjectError(ParityError):
 
 class OutputError(ParityError):
     """A report cannot be written where the user asked for it."""
+
+
+class ReportError(ParityError):
+    """A report that is to be read is missing, broken, or not one of `python -m parity run --json`."""
 
 
 class NoVerdictError(ParityError):

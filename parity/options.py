@@ -14,11 +14,13 @@ from parity.arguments import (
     reference_source,
     subject_name,
 )
+from parity.commands import diff
 from parity.errors import UsageError
+from parity.outputs import RUN_OUTPUTS
 
 __all__ = ["COMMANDS", "build_parser"]
 
-COMMANDS = ("run", "list", "explain", "doctor")
+COMMANDS = ("run", "list", "explain", "doctor", "diff")
 
 EXIT_CODES = """\
 exit codes:
@@ -35,6 +37,7 @@ examples:
   python -m parity run --subject adapter.py            your own training stack
   python -m parity run --reference path/to/dinov2      against a checkout that you have
   python -m parity explain 0005                        what a documented difference is
+  python -m parity diff before.json after.json         what changed between two runs
 """
 
 _RUN_EXAMPLES = """\
@@ -61,6 +64,7 @@ examples:
   python -m parity run --recipe vitl14 --level L2
   python -m parity run --only masks,collate --seeds 500
   python -m parity run --subject adapter.py --json report.json --markdown summary.md
+  python -m parity run --junit report.xml --html report.html
 
 """
 
@@ -103,6 +107,7 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     _add_reference(doctor)
+    diff.add_parser(commands)
     return parser
 
 
@@ -135,8 +140,13 @@ def _add_run(commands: Any, formatter: type[argparse.HelpFormatter]) -> None:
     run.add_argument(
         "--quick", action="store_true", default=None, help="fewer masks, no variants of recipes, no full-size step"
     )
-    run.add_argument("--json", type=output_file, metavar="FILE", help="write the result as JSON, schema 1")
-    run.add_argument("--markdown", type=output_file, metavar="FILE", help="write a summary for a GitHub job")
+    for name, text in RUN_OUTPUTS.items():
+        run.add_argument(f"--{name}", type=output_file, metavar="FILE", help=text)
+    run.add_argument(
+        "--github",
+        action=argparse.BooleanOptionalAction,
+        help="annotate the workflow run on stderr, ten lines at most (default: where GITHUB_ACTIONS is `true`)",
+    )
 
 
 def _add_reference(parser: argparse.ArgumentParser) -> None:

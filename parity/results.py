@@ -178,7 +178,18 @@ class ReferenceInfo:
 
 @dataclass
 class RunResult:
-    """One run: provenance, the instrument's own check, and every check in order."""
+    """One run: provenance, the instrument's own check, and every check in order.
+
+    Attributes:
+        reference: the official code.
+        subject: the name of the stack that was compared with it.
+        checks: every check, in order.
+        doctor: the self-checks of the instrument.
+        environment: where the run was made.
+        options: what was asked for.
+        seconds: wall time.
+        started: when, in UTC, e.g. `2026-11-27T02:30:00Z`; empty where that is not known.
+    """
 
     reference: ReferenceInfo
     subject: str
@@ -187,6 +198,7 @@ class RunResult:
     environment: dict[str, str] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
+    started: str = ""
 
     @property
     def exit_code(self) -> int:

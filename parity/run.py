@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
 
 import torch
 
@@ -120,7 +121,7 @@ def run(options: Options, progress: ProgressCallback | None = None) -> RunResult
     Raises:
         ParityError: the job cannot be done: reference or subject cannot be loaded, or the instrument is unsound.
     """
-    start = time.perf_counter()
+    start, started = time.perf_counter(), datetime.now(timezone.utc)
     planned = plan(options)
     threads = torch.get_num_threads()
     notify = progress or (lambda *_: None)
@@ -146,6 +147,7 @@ def run(options: Options, progress: ProgressCallback | None = None) -> RunResult
             environment=_environment(threads),
             options={**asdict(options), "recipes": sorted({r.name for r in _recipes(planned)})},
             seconds=time.perf_counter() - start,
+            started=f"{started:%Y-%m-%dT%H:%M:%SZ}",
         )
 
 

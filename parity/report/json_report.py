@@ -2,7 +2,9 @@
 
 Numbers that JSON has no form for are the strings `"NaN"`, `"Infinity"` and `"-Infinity"`. `max_error` and
 `allowed` of a check belong to one comparison, its worst; both are null where nothing has a size. Of a check's
-failing comparisons the first 200 are listed under `divergences`, and `diverged` counts them all.
+failing comparisons the first 200 are listed under `divergences`, and `diverged` counts them all. `names` and
+`inexact` hold every comparison, see `parity/report/records.py`. Two runs of the same code give the same bytes but for
+`started` and, of the run, its families and its checks, `seconds`.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from parity.report.records import NamePool, inexact_rows
 from parity.report.wording import (
     FamilySummary,
     attribution,
@@ -26,7 +29,7 @@ from parity.report.wording import (
 )
 from parity.results import CheckResult, RunResult
 
-__all__ = ["MOST_DIVERGENCES", "SCHEMA", "as_dict", "as_json"]
+__all__ = ["MOST_DIVERGENCES", "SCHEMA", "as_dict", "as_json", "dump"]
 
 SCHEMA = 1
 """Raised when a key changes its meaning or goes; new keys do not raise it."""
@@ -34,10 +37,18 @@ SCHEMA = 1
 MOST_DIVERGENCES = 200
 """Failing comparisons listed per check."""
 
+_MOST_DEPTH = 4
+"""Levels that get a line for each item, down to a row of a check; below it, hundreds of thousands would be noise."""
+
 
 def as_json(result: RunResult, exit_code: int | None = None) -> str:
     """Return the run as a JSON document that ends in a newline."""
-    return json.dumps(as_dict(result, exit_code), ensure_ascii=False, allow_nan=False, indent=1) + "\n"
+    return dump(as_dict(result, exit_code))
+
+
+def dump(document: Mapping[str, Any]) -> str:
+    """Return a document as JSON that ends in a newline: every record on a line of its own, numbers as told above."""
+    return _indented(_plain(document), _MOST_DEPTH) + "\n"
 
 
 def as_dict(result: RunResult, exit_code: int | None = None) -> dict[str, Any]:
@@ -47,6 +58,7 @@ def as_dict(result: RunResult, exit_code: int | None = None) -> dict[str, Any]:
         result: the run.
         exit_code: the code that the process will exit with, where it is not the run's own.
     """
+    pool = NamePool()
     document = {
         "schema": SCHEMA,
         "reference": asdict(result.reference),
@@ -55,17 +67,19 @@ def as_dict(result: RunResult, exit_code: int | None = None) -> dict[str, Any]:
         "environment": result.environment,
         "options": result.options,
         "doctor": [asdict(comparison) for comparison in result.doctor],
-        "checks": [_check(check) for check in result.checks],
+        "checks": [_check(check, pool) for check in result.checks],
         "summary": _summary(result),
+        "started": result.started,
         "seconds": result.seconds,
         "exit_code": result.exit_code if exit_code is None else exit_code,
+        "names": pool.names,
     }
     plain = _plain(document)
     assert isinstance(plain, dict)
     return plain
 
 
-def _check(check: CheckResult) -> dict[str, Any]:
+def _check(check: CheckResult, pool: NamePool) -> dict[str, Any]:
     extreme = worst(check.comparisons)
     diverged = check.diverged
     return {
@@ -88,6 +102,8 @@ def _check(check: CheckResult) -> dict[str, Any]:
         "divergences": [asdict(comparison) for comparison in diverged[:MOST_DIVERGENCES]],
         "exhibits": [{"kind": e.kind, "title": e.title, "rows": e.rows} for e in check.exhibits],
         "seconds": check.seconds,
+        "names": pool.add(check.comparisons),
+        "inexact": inexact_rows(check.comparisons),
     }
 
 
@@ -130,6 +146,17 @@ def _plain(value: object) -> object:
     if isinstance(value, set | frozenset):
         return sorted(str(item) for item in value)
     return str(value)
+
+
+def _indented(value: Any, depth: int, indent: str = "") -> str:
+    """Return JSON with one item a line down to a depth, and everything below on the item's line."""
+    if depth == 0 or not value or not isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    inner = f"{indent} "
+    if isinstance(value, dict):
+        items = [f"{json.dumps(k, ensure_ascii=False)}: {_indented(v, depth - 1, inner)}" for k, v in value.items()]
+        return f"{{\n{inner}" + f",\n{inner}".join(items) + f"\n{indent}}}"
+    return f"[\n{inner}" + f",\n{inner}".join(_indented(v, depth - 1, inner) for v in value) + f"\n{indent}]"
 
 
 def _spelled(value: float) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from parity.report.grouping import Cause, Evidence, compact_ids, gather_causes, gather_evidence, unattributed
+from parity.report.markup import code as _code
+from parity.report.markup import escape as _escape
+from parity.report.markup import table as _rows
 from parity.report.numbers import count, duration, printable
 from parity.report.phrases import (
     NO_CAUSE,
@@ -57,26 +60,6 @@ def as_markdown(result: RunResult, exit_code: int | None = None) -> str:
     blocks += _reasons("Not run", [c for c in result.checks if c.status == "not_run"])
     blocks += _reasons("Run in part", [c for c in result.checks if c.status in ("passed", "diverged") and c.reason])
     return "\n\n".join(blocks) + "\n"
-
-
-def _escape(text: str) -> str:
-    """Return one line that neither ends a table cell nor starts markup."""
-    plain = printable(text).replace("\\", "\\\\").replace("&", "&amp;").replace("<", "&lt;")
-    return "".join(f"\\{c}" if c in "|*_[]#" else c for c in plain)
-
-
-def _code(text: str) -> str:
-    """Return text as inline code that no backtick and no bar in it can end."""
-    plain = printable(text).replace("|", "\\|")
-    if not plain:
-        return "-"
-    fence = "``" if "`" in plain else "`"
-    return f"{fence} {plain} {fence}" if "`" in plain else f"{fence}{plain}{fence}"
-
-
-def _rows(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _head(result: RunResult) -> list[str]:

@@ -151,7 +151,7 @@ def test_options_reach_the_runner(runner: Runner, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("rnu", "unknown command 'rnu', expected one of run, list, explain, doctor; did you mean 'run'?"),
+        ("rnu", "unknown command 'rnu', expected one of run, list, explain, doctor, diff; did you mean 'run'?"),
         ("run --levle L1", "unknown argument '--levle'; did you mean '--level'?"),
         ("run --level L9", "unknown level 'L9', expected L0, L1, L2, L3, L4"),
         ("run --only maks", "unknown family 'maks', expected files, masks,"),
@@ -170,7 +170,7 @@ def test_options_reach_the_runner(runner: Runner, tmp_path: Path) -> None:
         ("run extra", "unknown argument 'extra'"),
         ("explain 0009", "nothing is known about '0009'; did you mean '000"),
         ("--colour", "the following arguments are required: COMMAND"),
-        ("", "no command given; expected one of run, list, explain, doctor"),
+        ("", "no command given; expected one of run, list, explain, doctor, diff"),
     ],
 )
 def test_a_wrong_line_is_answered_with_what_is_right(
@@ -294,7 +294,8 @@ def test_help_of_run_is_worth_reading(capsys: pytest.CaptureFixture[str]) -> Non
     assert main(["run", "--help"]) == 0
     text = capsys.readouterr().out
     words = "--reference --allow-modified-reference --subject --recipe --level --only --seeds --quick --json"
-    words += " --markdown files masks collate losses schedules param_groups modules gradients trajectory L0 L4"
+    words += " --markdown --junit --html --github --no-github"
+    words += " files masks collate losses schedules param_groups modules gradients trajectory L0 L4"
     words += " legacy MODULE:ATTR"
     assert [word for word in words.split() if word not in text] == []
     for code in ("0    parity", "1    divergence", "2    no verdict", "130  interrupted"):
@@ -308,7 +309,7 @@ def test_options_are_frozen(capsys: pytest.CaptureFixture[str]) -> None:
     shown = {word.strip("[],") for word in capsys.readouterr().out.split("\n\n")[0].split() if "--" in word}
     assert shown == {
         "--reference", "--allow-modified-reference", "--subject", "--recipe", "--level", "--only",
-        "--seeds", "--quick", "--json", "--markdown",
+        "--seeds", "--quick", "--json", "--markdown", "--junit", "--html", "--github", "--no-github",
     }  # fmt: skip
 
 
