@@ -8,7 +8,7 @@ from pathlib import Path
 from fabricated_results import CLOSE, EQUAL, FAR, passing
 
 from parity.report import as_json, write_atomically
-from parity.results import CheckResult, Comparison, RunResult
+from parity.results import CheckResult, Comparison, RunResult, Status
 
 NAMES = ("losses/a", "losses/b", "gradients/c")
 
@@ -23,9 +23,9 @@ def base() -> RunResult:
     )
 
 
-def with_first(run: RunResult, *comparisons: Comparison, status: str = "", reason: str = "") -> RunResult:
+def with_first(run: RunResult, *comparisons: Comparison, status: Status | None = None, reason: str = "") -> RunResult:
     """Return the run with other comparisons in its first check, whose status follows from them unless it is given."""
-    own = "diverged" if any(not c.passed for c in comparisons) else "passed"
+    own: Status = "diverged" if any(not c.passed for c in comparisons) else "passed"
     first = replace(run.checks[0], comparisons=list(comparisons), status=status or own, reason=reason)
     return replace(run, checks=[first, *run.checks[1:]])
 

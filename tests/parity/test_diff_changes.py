@@ -12,7 +12,7 @@ from fabricated_results import CLOSE, EQUAL, FAR, MODIFIED
 
 from parity.diff.changes import Difference, compare_reports
 from parity.diff.load import INSTRUMENT, load_report
-from parity.results import RunResult
+from parity.results import RunResult, Status
 
 Edit = Callable[[RunResult], RunResult]
 A, B, C = base().checks[0].comparisons
@@ -81,7 +81,7 @@ def test_what_passed_and_does_not_is_worse(differ: Compare, edit: Edit, reason: 
 
 
 @pytest.mark.parametrize("status", ["error", "not_run"])
-def test_a_diverged_check_that_cannot_be_made_any_more_is_worse(differ: Compare, status: str) -> None:
+def test_a_diverged_check_that_cannot_be_made_any_more_is_worse(differ: Compare, status: Status) -> None:
     """Part of it passed; that part is lost. Where nothing of it had passed, nothing is."""
     before = with_first(base(), failing(A), B, C)
     difference = differ(before, with_first(base(), status=status, reason="x"))

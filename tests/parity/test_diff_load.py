@@ -111,14 +111,15 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str, expected
         load_report(tmp_path / name)
 
 
-def _set(document: dict[str, Any], path: str, value: Any) -> None:
-    *way, last = path.split(".")
+def _set(document: Any, path: str, value: Any) -> None:
+    """Set a value, or delete it where it is None, at `checks.0.id`."""
+    *way, last = (int(step) if step.isdigit() else step for step in path.split("."))
     for step in way:
-        document = document[int(step) if step.isdigit() else step]  # type: ignore[call-overload]
+        document = document[step]
     if value is None:
         del document[last]
     else:
-        document[int(last) if last.isdigit() else last] = value  # type: ignore[index]
+        document[last] = value
 
 
 @pytest.mark.parametrize(
