@@ -92,15 +92,22 @@ def _run(arguments: argparse.Namespace) -> int:
     outputs = requested(arguments, RUN_OUTPUTS)
     require_possible(outputs)
     options = _options(arguments)
+    annotate = os.environ.get("GITHUB_ACTIONS") == "true" if arguments.github is None else arguments.github
+    from parity.report.github import no_verdict
     from parity.report.progress import progress
     from parity.run import run
 
-    with progress() as advance:
-        result = run(options, advance)
-    return _report(result, outputs, arguments.github)
+    try:
+        with progress() as advance:
+            result = run(options, advance)
+    except ParityError as error:
+        if annotate:
+            complain(no_verdict(str(error)))
+        raise
+    return _report(result, outputs, annotate=annotate)
 
 
-def _report(result: RunResult, outputs: Mapping[str, Path], github: bool | None) -> int:
+def _report(result: RunResult, outputs: Mapping[str, Path], *, annotate: bool) -> int:
     """Write the files, then print; a file that cannot be written costs the verdict, printing never does."""
     from parity.outputs import run_renderers, write_outputs
     from parity.report import as_annotations, as_text
@@ -108,7 +115,7 @@ def _report(result: RunResult, outputs: Mapping[str, Path], github: bool | None)
     failure = write_outputs(outputs, run_renderers(result), result.exit_code)
     code = 2 if failure else result.exit_code
     emit(as_text(result, console_for(sys.stdout), code))
-    if os.environ.get("GITHUB_ACTIONS") == "true" if github is None else github:
+    if annotate:
         # GitHub reads them on either stream; on stdout they would stand before the provenance or behind the verdict.
         root = os.environ.get("GITHUB_WORKSPACE", "")
         complain(as_annotations(result, code, root), one_line=False)

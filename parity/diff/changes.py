@@ -20,7 +20,7 @@ __all__ = ["Change", "Difference", "Growth", "compare_reports"]
 
 @dataclass(frozen=True)
 class Change:
-    """A comparison in both reports.
+    """A comparison, by name and tier, in one report or both.
 
     Attributes:
         check: the check's id.
@@ -34,10 +34,10 @@ class Change:
 
     @property
     def name(self) -> str:
-        """What is compared."""
+        """What is compared, and by which rule."""
         record = self.after or self.before
         assert record is not None
-        return record.name
+        return f"{record.name} ({record.tier})"
 
 
 @dataclass(frozen=True)
@@ -172,14 +172,14 @@ def _changes(before: Check, after: Check) -> Iterator[Change]:
     yield from (Change(before.id, None, record) for key, record in right.items() if key not in left)
 
 
-def _by_name(records: Sequence[Record]) -> dict[tuple[str, int], Record]:
-    """Return the records by name, and by how often the name came before."""
-    seen: dict[str, int] = {}
+def _by_name(records: Sequence[Record]) -> dict[tuple[str, str, int], Record]:
+    """Return the records by name, by tier, and by how often the two came before."""
+    seen: dict[tuple[str, str], int] = {}
     named = {}
     for record in records:
-        often = seen.get(record.name, 0)
-        named[record.name, often] = record
-        seen[record.name] = often + 1
+        key = record.name, record.tier
+        named[(*key, seen.get(key, 0))] = record
+        seen[key] = seen.get(key, 0) + 1
     return named
 
 

@@ -126,8 +126,8 @@ def _report(path: Path, document: dict[str, Any]) -> Report:
     settings |= {f"environment.{key}": value for key, value in _get(document, "environment", dict).items()}
     settings |= {f"options.{key}": value for key, value in options.items()}
     names = _get(document, "names", list) if "names" in document else None
-    if names is not None and not all(isinstance(name, str) for name in names):
-        raise _WrongError("'names' holds something that is not a string")
+    if names is not None and not all(map(_is_pair, names)):
+        raise _WrongError("'names' holds something that is not a pair of strings, tier and name")
     checks: dict[str, Check] = {}
     for place, entry in enumerate(_get(document, "checks", list)):
         check = _check(entry, f"checks[{place}]", names)
@@ -146,7 +146,7 @@ def _report(path: Path, document: dict[str, Any]) -> Report:
     )
 
 
-def _check(entry: Any, where: str, names: list[str] | None) -> Check:
+def _check(entry: Any, where: str, names: list[list[str]] | None) -> Check:
     if not isinstance(entry, dict):
         raise _WrongError(f"{where} is a JSON {_kind(entry)}, not an object")
     status = _get(entry, "status", str, where)
@@ -175,19 +175,23 @@ def _check(entry: Any, where: str, names: list[str] | None) -> Check:
     return replace(check, records=records)
 
 
+def _is_pair(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(part, str) for part in value)
+
+
 def _instrument(entries: list[Any]) -> Check:
     records = []
     for place, entry in enumerate(entries):
         where = f"doctor[{place}]"
         if not isinstance(entry, dict):
             raise _WrongError(f"{where} is a JSON {_kind(entry)}, not an object")
-        name = _get(entry, "name", str, where)
+        name, tier = _get(entry, "name", str, where), _get(entry, "tier", str, where)
         passed, bitwise = _get(entry, "passed", bool, where), _get(entry, "bitwise", bool, where)
         try:
             sizes = number_of(entry.get("error")), number_of(entry.get("allowed"))
         except ValueError as error:
             raise _WrongError(f"{where}: {error}") from error
-        records.append(Record(name, passed, bitwise, *sizes))
+        records.append(Record(name, tier, passed, bitwise, *sizes))
     failed = sum(not record.passed for record in records)
     return Check(INSTRUMENT, "error" if failed else "passed", "", len(records), failed, (), tuple(records))
 

@@ -119,11 +119,14 @@ def _check(check: Check) -> dict[str, Any]:
 
 def _change(change: Change) -> dict[str, Any]:
     sides = {"before": change.before, "after": change.after}
-    return {"check": change.check, "name": change.name, **{k: r and _sizes(r) for k, r in sides.items()}}
+    record = change.after or change.before
+    assert record is not None
+    named = {"check": change.check, "name": record.name, "tier": record.tier}
+    return named | {key: side and _sizes(side) for key, side in sides.items()}
 
 
 def _sizes(record: Record) -> dict[str, Any]:
-    return {key: value for key, value in asdict(record).items() if key != "name"}
+    return {key: value for key, value in asdict(record).items() if key not in ("name", "tier")}
 
 
 def _about(report: Report) -> str:

@@ -17,7 +17,7 @@ from parity.report.phrases import NO_CAUSE, explained, shared_reasons, sized, st
 from parity.report.wording import difference, verdict_line
 from parity.results import CheckResult, Comparison, RunResult
 
-__all__ = ["MOST_ANNOTATIONS", "Annotation", "as_annotations", "gather_annotations"]
+__all__ = ["MOST_ANNOTATIONS", "Annotation", "as_annotations", "gather_annotations", "no_verdict"]
 
 MOST_ANNOTATIONS = 9
 """Annotations before the line that counts the rest."""
@@ -79,6 +79,11 @@ def as_annotations(result: RunResult, exit_code: int | None = None, root: str = 
             Annotation("error", "parity: more than GitHub shows", f"{more}\n{verdict_line(result, exit_code)}")
         )
     return "".join(f"{annotation.command}\n" for annotation in shown)
+
+
+def no_verdict(why: str) -> str:
+    """Return the workflow command of a run that could not be made."""
+    return Annotation("error", "parity: no verdict", why).command
 
 
 def gather_annotations(result: RunResult, exit_code: int | None = None, root: str = "") -> list[Annotation]:

@@ -149,14 +149,16 @@ def _plain(value: object) -> object:
 
 
 def _indented(value: Any, depth: int, indent: str = "") -> str:
-    """Return JSON with one item a line down to a depth, and everything below on the item's line."""
+    """Return JSON with one item a line down to a depth, and everything below, and each row of a table, on one line."""
     if depth == 0 or not value or not isinstance(value, dict | list):
         return json.dumps(value, ensure_ascii=False, allow_nan=False)
     inner = f"{indent} "
     if isinstance(value, dict):
         items = [f"{json.dumps(k, ensure_ascii=False)}: {_indented(v, depth - 1, inner)}" for k, v in value.items()]
         return f"{{\n{inner}" + f",\n{inner}".join(items) + f"\n{indent}}}"
-    return f"[\n{inner}" + f",\n{inner}".join(_indented(v, depth - 1, inner) for v in value) + f"\n{indent}]"
+    # A list in a list is a row.
+    items = [_indented(item, 0 if isinstance(item, list) else depth - 1, inner) for item in value]
+    return f"[\n{inner}" + f",\n{inner}".join(items) + f"\n{indent}]"
 
 
 def _spelled(value: float) -> str:

@@ -15,7 +15,8 @@ NAMES = ("losses/a", "losses/b", "gradients/c")
 
 def base() -> RunResult:
     """Two checks at parity: `losses.x[default]` with 3 comparisons (a, b equal; c close), `masks.y` with one."""
-    comparisons = [replace(EQUAL, name=NAMES[0]), replace(EQUAL, name=NAMES[1]), replace(CLOSE, name=NAMES[2])]
+    equal = replace(EQUAL, tier="T1")
+    comparisons = [replace(equal, name=NAMES[0]), replace(equal, name=NAMES[1]), replace(CLOSE, name=NAMES[2])]
     first = CheckResult("losses.x[default]", "losses", "L1", "passed", "x", comparisons=comparisons)
     second = CheckResult("masks.y", "masks", "L1", "passed", "y", comparisons=[replace(EQUAL, name="mask 0")])
     return replace(

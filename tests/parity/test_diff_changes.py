@@ -69,7 +69,7 @@ def test_settings_that_differ_are_named(differ: Compare) -> None:
         (lambda run: with_first(run, status="not_run", reason="x"), "1 check passed and does not any more"),
         (lambda run: replace(run, checks=run.checks[1:]), "1 check is missing"),
         (lambda run: replace(run, checks=[]), "2 checks are missing"),
-        (lambda run: replace(run, doctor=[replace(FAR, name="losses/dino")]), "1 comparison newly fails"),
+        (lambda run: replace(run, doctor=[replace(FAR, name="losses/dino", tier="T0")]), "1 comparison newly fails"),
         (lambda run: replace(run, doctor=[]), "1 check is missing"),
     ],
 )
@@ -113,7 +113,7 @@ def test_what_still_passes_is_not_worse(differ: Compare, edit: Edit) -> None:
 def test_the_other_way_round_it_is_better(differ: Compare) -> None:
     """What failed and passes now is told, and is not worse."""
     difference = differ(with_first(base(), failing(A), B, C), base())
-    assert [(c.check, c.name) for c in difference.passing] == [("losses.x[default]", NAMES[0])]
+    assert [(c.check, c.name) for c in difference.passing] == [("losses.x[default]", f"{NAMES[0]} (T1)")]
     assert [(a.status, b.status) for a, b in difference.statuses] == [("diverged", "passed")]
     assert difference.exit_code == 0
 
@@ -130,8 +130,8 @@ def test_parity_that_is_lost_is_worse_whatever_the_reason(differ: Compare) -> No
 def test_bits_that_are_lost_are_told(differ: Compare) -> None:
     """A comparison that was equal bit for bit and is within tolerance now, and the reverse."""
     difference = differ(base(), with_first(base(), replace(CLOSE, name=A.name), B, replace(C, bitwise=True)))
-    assert [c.name for c in difference.lost] == [NAMES[0]]
-    assert [c.name for c in difference.gained] == [NAMES[2]]
+    assert [c.name for c in difference.lost] == [f"{NAMES[0]} (T1)"]
+    assert [c.name for c in difference.gained] == [f"{NAMES[2]} (T1)"]
     assert difference.failing == ()
 
 
@@ -147,9 +147,9 @@ def test_growth_is_ordered_by_what_is_eaten_of_the_allowance(differ: Compare) ->
         ),
     ).growths
     assert [(g.change.name, g.before, g.after) for g in grown] == [
-        (NAMES[1], 0.0, math.inf),
-        (NAMES[2], 0.25, 0.75),
-        (NAMES[0], 0.0, 0.25),
+        (f"{NAMES[1]} (T1)", 0.0, math.inf),
+        (f"{NAMES[2]} (T1)", 0.25, 0.75),
+        (f"{NAMES[0]} (T1)", 0.0, 0.25),
     ]
     assert differ(base(), with_first(base(), A, B, replace(C, error=1e-16))).growths == ()
 
@@ -165,9 +165,17 @@ def test_names_that_repeat_are_matched_in_their_order(differ: Compare) -> None:
     """The second of three comparisons of one name is the second on both sides."""
     same = [replace(A, name="again")] * 3
     difference = differ(with_first(base(), *same), with_first(base(), same[0], failing(same[1]), same[2]))
-    assert [c.name for c in difference.failing] == ["again"]
+    assert [c.name for c in difference.failing] == ["again (T1)"]
     fewer = differ(with_first(base(), *same), with_first(base(), *same[:2]))
-    assert [c.name for c in fewer.missing] == ["again"]
+    assert [c.name for c in fewer.missing] == ["again (T1)"]
+
+
+def test_the_same_name_under_another_rule_is_another_comparison(differ: Compare) -> None:
+    """A subject that no longer claims equal bits is judged by size alone: the exact comparisons are missing."""
+    exact = replace(A, tier="T0")
+    difference = differ(with_first(base(), exact, A, B, C), with_first(base(), A, B, C))
+    assert [c.name for c in difference.missing] == [f"{NAMES[0]} (T0)"]
+    assert difference.failing == difference.added == ()
 
 
 def test_a_check_that_was_not_made_is_told_once(differ: Compare) -> None:

@@ -47,9 +47,9 @@ def test_worse_is_1_and_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[st
         "- options.quick: True → False",
         "checks only in B (1): - masks.new: passed, 1 of 1 within tolerance",
         "checks with another status (1): - losses.x[default]: passed → DIVERGED",
-        "comparisons that newly fail (1): - losses.x[default]: 1 - losses/a: equal → FAILS, 3e-05, allowed 2e-10",
-        "comparisons no longer equal bit for bit, within tolerance (1): - losses.x[default]: 1 - losses/b: equal → 2e",
-        "errors that grew in relation to what is allowed (2): - losses.x[default] losses/a: 0 → 150,000 of what",
+        "comparisons that newly fail (1): - losses.x[default]: 1 - losses/a (T1): equal → FAILS, 3e-05, allowed 2e-10",
+        "comparisons no longer equal bit for bit, within tolerance (1): - losses.x[default]: 1 - losses/b (T1): equal",
+        "errors that grew in relation to what is allowed (2): - losses.x[default] losses/a (T1): 0 → 150,000 of what",
         "WORSE: 1 check passed and does not any more, 1 comparison newly fails, "
         "A was parity and B ended with exit code 1 · exit 1",
     )
@@ -130,7 +130,7 @@ def test_files_hold_the_same(tmp_path: Path) -> None:
     lines = (tmp_path / "d.md").read_text().splitlines()
     assert lines[0].startswith("## WORSE: 1 check passed and does not any more")
     assert "### comparisons that newly fail (1)" in lines
-    assert "  - losses/a: equal → FAILS, 3e-05, allowed 2e-10" in lines
+    assert "  - losses/a (T1): equal → FAILS, 3e-05, allowed 2e-10" in lines
 
 
 def test_a_file_that_cannot_be_written_is_2_in_all_of_them(

@@ -16,7 +16,7 @@ from fabricated_results import diverged, passing
 from html_reader import read
 
 from parity.cli import main
-from parity.errors import OutputError, UsageError
+from parity.errors import OutputError, ReferenceSourceError, UsageError
 from parity.outputs import RUN_OUTPUTS, Render, require_possible, run_renderers, write_outputs
 from parity.results import RunResult
 
@@ -189,6 +189,26 @@ def test_annotations_are_for_github(
     assert out.splitlines()[-1].startswith("DIVERGED: ")
     if expected:
         assert all(line.startswith("::error ") for line in err.splitlines())
+
+
+def test_a_run_that_could_not_be_made_is_annotated(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A reference that cannot be reached leaves no result, and the workflow run says why it is red all the same."""
+
+    def fail(*_: object) -> RunResult:
+        raise ReferenceSourceError("neither GitHub\nnor PyPI: 100% gone")
+
+    module: Any = ModuleType("parity.run")
+    module.Options, module.run = SimpleNamespace, fail
+    monkeypatch.setitem(sys.modules, "parity.run", module)
+    assert main(["run", "--github"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "::error title=parity%3A no verdict::neither GitHub%0Anor PyPI: 100%25 gone",
+        "error: neither GitHub nor PyPI: 100% gone",
+    ]
+    assert main(["run", "--no-github"]) == 2
+    assert "::error" not in capsys.readouterr().err
 
 
 def test_annotated_files_are_relative_to_the_workspace(

@@ -19,7 +19,7 @@ sizes = st.none() | st.floats(allow_nan=False)
 comparisons = st.builds(
     Comparison,
     name=st.sampled_from(["a", "b", "c/d", "ä"]),
-    tier=st.just("T1"),
+    tier=st.sampled_from(["T0", "T1"]),
     passed=st.booleans(),
     bitwise=st.booleans(),
     error=sizes,
@@ -29,8 +29,10 @@ comparisons = st.builds(
 
 def _kept(comparison: Comparison) -> Record:
     if comparison.passed and comparison.bitwise:
-        return Record(comparison.name)
-    return Record(comparison.name, comparison.passed, comparison.bitwise, comparison.error, comparison.allowed)
+        return Record(comparison.name, comparison.tier)
+    return Record(
+        comparison.name, comparison.tier, comparison.passed, comparison.bitwise, comparison.error, comparison.allowed
+    )
 
 
 def _read_back(result: RunResult) -> list[list[Record]]:
@@ -73,6 +75,9 @@ def test_runs_break_where_the_order_does() -> None:
     pool = NamePool()
     assert pool.add([replace(EQUAL, name=n) for n in "ab"]) == [[0, 2]]
     assert pool.add([replace(EQUAL, name=n) for n in "bac"]) == [[1, 1], [0, 1], [2, 1]]
+    # The same name under another rule is another comparison.
+    assert pool.add([replace(CLOSE, name="a")]) == [[3, 1]]
+    assert pool.names == [["T0", "a"], ["T0", "b"], ["T0", "c"], ["T1", "a"]]
 
 
 def test_the_json_of_a_large_run_is_small() -> None:
@@ -86,8 +91,9 @@ def test_the_json_of_a_large_run_is_small() -> None:
 def test_a_row_is_one_line() -> None:
     """A line per row, so that two reports can be compared by eye and by diff."""
     lines = as_json(with_comparisons(EQUAL, CLOSE, replace(FAR, error=math.nan))).splitlines()
-    assert '    [1, "T1", true, false, 3.0, 2e-16, 8e-16],' in lines
-    assert '    [2, "T1", false, false, 1200000000.0, "NaN", 2e-10]' in lines
+    assert "    [1, true, false, 3.0, 2e-16, 8e-16]," in lines
+    assert '    [2, false, false, 1200000000.0, "NaN", 2e-10]' in lines
+    assert '  ["T0", "losses/dino"],' in lines
 
 
 @pytest.mark.parametrize(
@@ -97,17 +103,17 @@ def test_a_row_is_one_line() -> None:
         ([[-1, 1]], [], "names holds the run"),
         ([[0, 0]], [], "names holds the run"),
         ([[True, 1]], [], "names holds the run"),
-        ([[0, 2]], [[2, "T0", True, False, None, None, None]], "place 2, expected one of 2"),
-        ([[0, 2]], [[0, "T0", 1, False, None, None, None]], "expected true or false"),
-        ([[0, 2]], [[0, "T0", True, False, None, "big", None]], "'big' is no number"),
-        ([[0, 2]], [[0, "T0", True]], "not enough values"),
+        ([[0, 2]], [[2, True, False, None, None, None]], "place 2, expected one of 2"),
+        ([[0, 2]], [[0, 1, False, None, None, None]], "expected true or false"),
+        ([[0, 2]], [[0, True, False, None, "big", None]], "'big' is no number"),
+        ([[0, 2]], [[0, True]], "not enough values"),
         ([[0]], [], "not enough values"),
     ],
 )
 def test_what_no_report_holds_is_refused(names: Any, inexact: Any, expected: str) -> None:
     """A file that was edited by hand is not read as something else."""
     with pytest.raises(ValueError, match=expected):
-        records_of({"names": names, "inexact": inexact}, ["a", "b"])
+        records_of({"names": names, "inexact": inexact}, [["T0", "a"], ["T0", "b"]])
 
 
 @pytest.mark.parametrize(
