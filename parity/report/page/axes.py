@@ -100,7 +100,7 @@ def frame(across: Axis, up: Axis, across_name: str, up_name: str) -> Html:
         parts.append(tag("path", d=f"M{LEFT} {coordinate(y)}H{right}", class_="grid"))
         parts.append(_label(LEFT - 6, y + 4, label, "end"))
     parts.append(_label((LEFT + right) / 2, bottom + 34, across_name, "middle"))
-    parts.append(_label(LEFT - 6, TOP - 5, up_name, "end"))
+    parts.append(_label(4, TOP - 5, up_name, "start"))
     return Html("".join(parts))
 
 
