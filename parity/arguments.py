@@ -45,6 +45,7 @@ _OPTIONS = {
         "--markdown",
         "--help",
     ),
+    "quirks": ("--verify", "--reference", "--allow-modified-reference", "--json", "--help"),
     "doctor": ("--reference", "--allow-modified-reference", "--help"),
 }
 

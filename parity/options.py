@@ -14,11 +14,12 @@ from parity.arguments import (
     reference_source,
     subject_name,
 )
+from parity.commands import quirks
 from parity.errors import UsageError
 
 __all__ = ["COMMANDS", "build_parser"]
 
-COMMANDS = ("run", "list", "explain", "doctor")
+COMMANDS = ("run", "list", "explain", "quirks", "doctor")
 
 EXIT_CODES = """\
 exit codes:
@@ -35,6 +36,7 @@ examples:
   python -m parity run --subject adapter.py            your own training stack
   python -m parity run --reference path/to/dinov2      against a checkout that you have
   python -m parity explain 0005                        what a documented difference is
+  python -m parity quirks --verify                     what official code really does, run again
 """
 
 _RUN_EXAMPLES = """\
@@ -95,6 +97,7 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     explain.add_argument("id", metavar="ID", nargs="?", help="left out: list what can be explained")
+    quirks.add_parser(commands)
     doctor = commands.add_parser(
         "doctor",
         help="check the instrument itself",
