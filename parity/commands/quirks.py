@@ -70,10 +70,10 @@ def command(arguments: argparse.Namespace) -> int:
         ReferenceSourceError: the reference cannot be had, or is modified and that is not allowed.
         OutputError: the JSON file cannot be written.
     """
-    from parity.report.files import check_writable, write_atomically
-
     quirks = chosen(arguments.ids)
     if arguments.json is not None:
+        from parity.report.files import check_writable, write_atomically
+
         check_writable(arguments.json)
     if arguments.verify:
         reference = arguments.reference or "auto"

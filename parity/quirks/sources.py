@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import lru_cache
 
 from parity.reference import Reference
 
@@ -14,12 +15,18 @@ def trees(reference: Reference) -> Iterator[tuple[str, ast.Module]]:
     """Yield the path and the syntax tree of every Python file that was verified."""
     for path, data in sorted(reference.files.items()):
         if path.endswith(".py"):
-            yield path, ast.parse(data, path)
+            yield path, _parsed(path, data)
 
 
 def tree(reference: Reference, path: str) -> ast.Module:
     """Return the syntax tree of a file below `dinov2/`."""
-    return ast.parse(reference.files[f"dinov2/{path}"], path)
+    return _parsed(path, reference.files[f"dinov2/{path}"])
+
+
+@lru_cache(maxsize=256)
+def _parsed(path: str, data: bytes) -> ast.Module:
+    """Parse a file once, however many questions are asked about it; nobody changes the tree."""
+    return ast.parse(data, path)
 
 
 def function(module: ast.Module, name: str) -> ast.FunctionDef:

@@ -36,7 +36,7 @@ def plain_table(quirks: Sequence[Quirk]) -> str:
     rows = [(q.id, q.does, _place(q), q.policy, q.switch or "-", q.evidence) for q in quirks]
     lines = _aligned([titles, *rows])
     count = Counter(q.evidence for q in quirks)
-    lines += ["", f"{len(quirks)} quirks: " + ", ".join(f"{n} {kind}" for kind, n in count.items())]
+    lines += ["", f"{_counted(len(quirks))}: " + ", ".join(f"{n} {kind}" for kind, n in count.items())]
     lines += [
         "`python -m parity quirks --verify` runs the evidence, `python -m parity explain Q1` tells the whole of one."
     ]
@@ -55,7 +55,7 @@ def verdict_table(verdicts: Sequence[Verdict]) -> str:
         f"{count[status]} {status}" for status in ("confirmed", "no longer so", "not run", "error") if count[status]
     )
     word = {0: "CONFIRMED", 1: "NO LONGER SO"}.get(code, "NO VERDICT")
-    return "\n".join([*lines, "", f"{word}: {parts}, of {len(verdicts)} quirks · exit {code}"]) + "\n"
+    return "\n".join([*lines, "", f"{word}: {parts}, of {_counted(len(verdicts))} · exit {code}"]) + "\n"
 
 
 def as_json(quirks: Sequence[Quirk], verdicts: Sequence[Verdict] = (), reference: ReferenceInfo | None = None) -> str:
@@ -110,6 +110,10 @@ def _wrapped(row: str) -> str:
     return textwrap.fill(
         row, _WIDTH, initial_indent="- ", subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
     )
+
+
+def _counted(n: int) -> str:
+    return f"{n} quirk{'' if n == 1 else 's'}"
 
 
 def _place(quirk: Quirk) -> str:

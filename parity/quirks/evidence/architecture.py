@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -64,7 +65,7 @@ def pretrained_weights(reference: Reference) -> Observation:
         ):
             torch.save(content, path)
             config = small_config(student__pretrained_weights=str(path))
-            errors[name] = raised(lambda config=config: small_model(reference, config))
+            errors[name] = raised(partial(small_model, reference, config))
     confirmed = isinstance(errors["bare"], KeyError) and isinstance(errors["other shape"], RuntimeError)
     confirmed &= errors["under model"] is None
     return Observation(confirmed, "; ".join(f"{name}: {_kind(error)}" for name, error in errors.items()))

@@ -34,7 +34,7 @@ def blur(reference: Reference) -> Observation:
 def _applied(transform: Any) -> float:
     """Return how often a torchvision `RandomApply` applies what it holds."""
     transform.transforms = [lambda _: True]
-    return sum(transform(False) for _ in range(_DRAWS)) / _DRAWS
+    return float(np.mean([transform(False) for _ in range(_DRAWS)]))
 
 
 def data_sets(reference: Reference) -> Observation:

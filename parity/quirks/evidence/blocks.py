@@ -117,6 +117,7 @@ def chunks(reference: Reference) -> Observation:
     return Observation(confirmed, seen)
 
 
+@torch.no_grad()
 def initial_values(reference: Reference) -> Observation:
     """Build a backbone and measure its initial values, and how large positions become on a grid of another size."""
     model = _backbone(reference, 1, 0)
@@ -138,7 +139,13 @@ def _names_of_sides(model: Any) -> tuple[str, str]:
     """Return the names under which `interpolate_pos_encoding` takes an image's height and width."""
     received: list[Tensor | int] = []
     names = list(inspect.signature(model.interpolate_pos_encoding).parameters)[-2:]
-    original = model.interpolate_pos_encoding
-    model.interpolate_pos_encoding = lambda x, *sides: received.extend(sides) or original(x, *sides)
+    interpolate = model.interpolate_pos_encoding
+
+    def interpolate_pos_encoding(x: Tensor, *sides: Tensor | int) -> Tensor:
+        received.extend(sides)
+        positions: Tensor = interpolate(x, *sides)
+        return positions
+
+    model.interpolate_pos_encoding = interpolate_pos_encoding
     model(torch.zeros(1, 3, 16, 8))
     return (names[0], names[1]) if received == [16, 8] else (names[1], names[0])

@@ -43,6 +43,7 @@ def weight_g(reference: Reference) -> Observation:
     return Observation(trained and decay == 1, f"last_layer.weight_g is trained, weight decay times {decay:g}")
 
 
+@torch.no_grad()
 def last_layer(reference: Reference) -> Observation:
     """Build a head and compare the spread of its last layer with that of the others."""
     head = _head(reference)

@@ -8,6 +8,8 @@ import os
 import pickle
 import sys
 import tempfile
+import warnings
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +17,8 @@ from unittest import mock
 
 import torch
 from torch import nn
-from torch.distributed._shard.sharded_tensor import Shard, init_from_local_shards
+from torch.distributed._shard.sharded_tensor import init_from_local_shards
+from torch.distributed._shard.sharded_tensor.shard import Shard
 from torch.distributed.fsdp import FullyShardedDataParallel, ShardingStrategy
 
 from parity.quirks.evidence.tools import NotHereError, Observation, raised
@@ -121,12 +124,13 @@ def weights_only(reference: Reference) -> Observation:
     shard = Shard.from_tensor_and_offsets(torch.zeros(2), [0], 0)
     contents: dict[str, Any] = {"plain": torch.zeros(2), "sharded": init_from_local_shards([shard], [2])}
     errors = {}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Please use DTensor instead", FutureWarning)  # torch, of what official saves
         checkpointer = module.FSDPCheckpointer(nn.Identity(), folder)
         for name, value in contents.items():
             path = Path(folder, f"{name}.pth")
             torch.save({"model": {"weight": value}}, path)
-            errors[name] = raised(lambda path=path: checkpointer._load_file(str(path)))
+            errors[name] = raised(partial(checkpointer._load_file, str(path)))
     confirmed = errors["plain"] is None and isinstance(errors["sharded"], pickle.UnpicklingError)
     words = {name: "loads" if e is None else type(e).__name__ for name, e in errors.items()}
     return Observation(confirmed, f"torch {torch.__version__}: " + ", ".join(f"{k} {v}" for k, v in words.items()))

@@ -41,10 +41,16 @@ class _Watched:
         self.outputs: dict[str, list[Any]] = {}
         for name in ("student.backbone", "teacher.backbone", "teacher.dino_head", "dino_loss", "koleo_loss"):
             self._watch(name)
-        inner, sums = self.model.backprop_loss, []
-        self.model.backprop_loss = lambda loss: sums.append(float(loss)) or inner(loss)
+        sums: list[float] = []
+        differentiate = self.model.backprop_loss
+
+        def backprop_loss(loss: Tensor) -> None:
+            sums.append(float(loss.detach()))
+            differentiate(loss)
+
+        self.model.backprop_loss = backprop_loss
         losses = self.model.forward_backward(small_batch(reference, config), teacher_temp=_TEMPERATURE)
-        self.displayed = {name: float(value) for name, value in losses.items()}
+        self.displayed = {name: float(value.detach()) for name, value in losses.items()}
         self.optimised = sums[-1]
 
     def _watch(self, name: str) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -76,10 +78,16 @@ def raised(call: Callable[[], object]) -> Exception | None:
 
 def small_config(**changes: Any) -> DictConfig:
     """Return official's default recipe in parity's small size; a change's `__` stands for the dot of a key."""
-    config = select_recipes(("default",), quick=True)[0].config()
+    config = copy.deepcopy(_default_config())
     for key, value in changes.items():
         OmegaConf.update(config, key.replace("__", "."), value)
     return config
+
+
+@lru_cache(maxsize=1)
+def _default_config() -> DictConfig:
+    """Build the configuration once; each evidence gets a copy, since official writes into it."""
+    return select_recipes(("default",), quick=True)[0].config()
 
 
 def small_model(reference: Reference, config: DictConfig) -> nn.Module:

@@ -35,7 +35,7 @@ _SEPARATE = "for v in model.student.values():\n                    v.clip_grad_n
 _TOGETHER = "torch.nn.utils.clip_grad_norm_(model.student.parameters(), cfg.optim.clip_grad)"
 _FORWARD = "loss_dict = model.forward_backward(data, teacher_temp=teacher_temp)"
 _EARLY_CHECK = (
-    f"{_FORWARD}\n        if any(math.isnan(v) for v in loss_dict.values()):\n            raise AssertionError"
+    f"{_FORWARD}\n        if any(math.isnan(v.item()) for v in loss_dict.values()):\n            raise AssertionError"
 )
 _LOAD = "def load(self, *args, **kwargs):"
 _LOAD_ALL = (

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -38,7 +39,7 @@ def test_some_quirks_can_be_chosen(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("quirks Q59", "unknown quirk 'Q59', expected Q1 … Q58; did you mean 'Q5"),
+        ("quirks Q59", "unknown quirk 'Q59', expected Q1 … Q58; did you mean 'Q"),
         ("quirks blur", "unknown quirk 'blur', expected Q1 … Q58"),
         ("quirks --verfy", "unknown argument '--verfy'; did you mean '--verify'?"),
         ("quirks --verify --reference githb", "unknown reference 'githb'"),
@@ -120,7 +121,7 @@ def test_a_mended_quirk_is_named_and_exits_with_1(capsys: pytest.CaptureFixture[
     out = capsys.readouterr().out.splitlines()
     assert "MODIFIED" in out[0]
     assert out[2].split()[:4] == ["Q1", "no", "longer", "so"]
-    assert "p=1: 100%, p=0.1: 1" in out[3]
+    assert re.search(r"p=1: 100%, p=0\.1: (1?\d)%, p=0\.5: [45]\d%", out[3])
     assert out[4].split()[:2] == ["Q4", "confirmed"]
     assert out[-1] == "NO LONGER SO: 1 confirmed, 1 no longer so, of 2 quirks · exit 1"
 
@@ -134,7 +135,7 @@ def test_code_that_evidence_cannot_read_is_an_error(capsys: pytest.CaptureFixtur
     out = capsys.readouterr().out.splitlines()
     assert out[2].split()[:2] == ["Q4", "error"]
     assert "KoLeoLoss" in out[3]
-    assert out[-1] == "NO VERDICT: 1 error, of 1 quirks · exit 2"
+    assert out[-1] == "NO VERDICT: 1 error, of 1 quirk · exit 2"
 
 
 def test_help_says_what_the_columns_mean(capsys: pytest.CaptureFixture[str]) -> None:
