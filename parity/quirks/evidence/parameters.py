@@ -35,12 +35,11 @@ def _groups(reference: Reference, model: nn.Module, **options: float) -> dict[st
 
 def weight_g(reference: Reference) -> Observation:
     """Build a head and its groups, and look for the lengths of the last layer's rows."""
-    groups = _groups(reference, _head(reference))
-    row = groups.get("last_layer.weight_g")
-    if row is None:
-        return Observation(False, f"no last_layer.weight_g among {len(groups)} trained parameters")
-    trained, decay = row["params"].requires_grad, row["wd_multiplier"]
-    return Observation(trained and decay == 1, f"last_layer.weight_g is trained, weight decay times {decay:g}")
+    head = _head(reference)
+    if not head.last_layer.weight_g.requires_grad:
+        return Observation(False, "last_layer.weight_g is not trained")
+    decay = _groups(reference, head)["last_layer.weight_g"]["wd_multiplier"]
+    return Observation(decay == 1, f"last_layer.weight_g is trained, weight decay times {decay:g}")
 
 
 @torch.no_grad()

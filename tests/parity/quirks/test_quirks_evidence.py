@@ -34,7 +34,7 @@ SEEN = {
     "Q22": r"wrong at 100, 130 in world 4, at none in world 1",
     "Q24": r"^3 of 103",
     "Q25": r"SHARDED_INFINITE: 199 calls",
-    "Q33": r"0\.3: 50\.0% of 2, 0\.3: 50\.0% of 4, 0\.3: 37\.5% of 8, 0\.3: 31\.2% of 16",
+    "Q33": r"at 0\.3: 50\.0% of 2, 50\.0% of 4, 37\.5% of 8, 31\.2% of 16; at 0\.4: 50\.0% of 2, 66\.7% of 3",
     "Q36": r"^4 permutations",
     "Q37": r"blocks\.0\.5 is layer 6, _orig_mod\.blocks\.0\.5 is layer 1",
     "Q38": r"12 blocks in 5 chunks make 6",

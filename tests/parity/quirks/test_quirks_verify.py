@@ -169,9 +169,11 @@ def test_calls_without_tensors_are_counted() -> None:
     assert (dict(counter.calls), counter.devices) == ({"randperm": 2}, {"cpu"})
 
 
-def test_what_a_call_raised_is_returned() -> None:
-    """None where it raised nothing; an interrupt is not caught."""
-    assert isinstance(raised(lambda: "abc"[3]), IndexError)
-    assert raised(lambda: 3) is None
+def test_what_a_call_raised_is_returned_if_it_was_looked_for() -> None:
+    """None where nothing was raised; what else is raised is no observation, an interrupt least of all."""
+    assert isinstance(raised(lambda: "abc"[3], KeyError, IndexError), IndexError)
+    assert raised(lambda: 3, ValueError) is None
+    with pytest.raises(IndexError):
+        raised(lambda: "abc"[3], KeyError)
     with pytest.raises(KeyboardInterrupt):
-        raised(lambda: _raise(KeyboardInterrupt()))
+        raised(lambda: _raise(KeyboardInterrupt()), Exception)
