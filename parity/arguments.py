@@ -50,6 +50,7 @@ _OPTIONS = {
         "--help",
     ),
     "diff": ("--json", "--markdown", "--help"),
+    "quirks": ("--verify", "--reference", "--allow-modified-reference", "--json", "--help"),
     "doctor": ("--reference", "--allow-modified-reference", "--help"),
 }
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from parity.arguments import nearest
 from parity.errors import UsageError
+from parity.quirks import QUIRKS
+from parity.quirks.table import facts
 from parity.stack import CAPABILITIES
 
 __all__ = ["Entry", "contents", "entries", "explain"]
@@ -72,7 +74,7 @@ def explain(wanted: str) -> Entry:
     key = key.zfill(4) if key.isdigit() else key
     known = {entry.id.lower(): entry for entry in [*entries(), *_capabilities()]}
     if key.lower() in known:
-        return known[key.lower()]
+        return _with_facts(known[key.lower()])
     names = [entry.id for entry in known.values()]
     if "." in key:
         checks = _checks()
@@ -84,6 +86,12 @@ def explain(wanted: str) -> Entry:
         f"nothing is known about {wanted!r}{nearest(key, names) or '.'} "
         "Every id is listed by `python -m parity explain`, every check by `python -m parity list`"
     )
+
+
+def _with_facts(entry: Entry) -> Entry:
+    """Add to a quirk's page what the registry knows: lines, policy, switch, evidence, threads."""
+    quirk = next((quirk for quirk in QUIRKS if quirk.id == entry.id), None)
+    return entry if quirk is None else Entry(entry.id, entry.title, f"{entry.body}\n\n{facts(quirk)}")
 
 
 def contents() -> str:

@@ -1,4 +1,4 @@
-"""The command line: `python -m parity run | list | explain | doctor | diff`.
+"""The command line: `python -m parity COMMAND`.
 
 What is heavy (torch, the reference, the checks) is imported inside the commands, so that `--help` and
 `explain` answer at once.
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parity.arguments import known_command, unknown_arguments
-from parity.commands import diff
+from parity.commands import diff, quirks
 from parity.errors import ParityError, UsageError, origin
 from parity.options import COMMANDS, build_parser
 from parity.streams import complain, console_for, emit, substitute_unencodable
@@ -69,7 +69,8 @@ def _dispatch(argv: list[str]) -> int:
         return int(stop.code or 0)
     if unknown:
         raise UsageError(unknown_arguments(unknown, arguments.command))
-    commands = {"run": _run, "list": _list, "explain": _explain, "doctor": _doctor, "diff": diff.command}
+    commands = {"run": _run, "list": _list, "explain": _explain, "doctor": _doctor}
+    commands |= {"quirks": quirks.command, "diff": diff.command}
     return commands[arguments.command](arguments)
 
 

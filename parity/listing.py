@@ -42,4 +42,5 @@ def listing(options: Options) -> str:
     lines += [f"  {recipe.name:<18} {recipe.about}" for recipe in RECIPES]
     lines += ["", "subjects", *(f"  {name:<18} {about}" for name, about in _SUBJECTS)]
     lines += ["", "`python -m parity explain ID` explains a family or a check."]
+    lines += ["`python -m parity quirks` lists what official code really does, and runs the evidence for it."]
     return "\n".join(lines) + "\n"

@@ -14,13 +14,13 @@ from parity.arguments import (
     reference_source,
     subject_name,
 )
-from parity.commands import diff
+from parity.commands import diff, quirks
 from parity.errors import UsageError
 from parity.outputs import RUN_OUTPUTS
 
 __all__ = ["COMMANDS", "build_parser"]
 
-COMMANDS = ("run", "list", "explain", "doctor", "diff")
+COMMANDS = ("run", "list", "explain", "quirks", "doctor", "diff")
 
 EXIT_CODES = """\
 exit codes:
@@ -38,6 +38,7 @@ examples:
   python -m parity run --reference path/to/dinov2      against a checkout that you have
   python -m parity explain 0005                        what a documented difference is
   python -m parity diff before.json after.json         what changed between two runs
+  python -m parity quirks --verify                     what official code really does, run again
 """
 
 _RUN_EXAMPLES = """\
@@ -99,6 +100,7 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     explain.add_argument("id", metavar="ID", nargs="?", help="left out: list what can be explained")
+    quirks.add_parser(commands)
     doctor = commands.add_parser(
         "doctor",
         help="check the instrument itself",

@@ -25,7 +25,7 @@ def training_warnings(cfg: DictConfig, world_size: int, n_images: int | None) ->
 
 
 def effective_drop_path(rate: float, n_rows: int) -> float:
-    """Return the share of a batch that official's drop path really drops (`dinov2/layers/block.py:118`, Q33).
+    """Return the share of a batch that official's drop path really drops (`dinov2/layers/block.py:180`, Q33).
 
     It keeps a subset of `int(n_rows * (1 - rate))` rows and at least one, which in small batches drops more than
     asked for.

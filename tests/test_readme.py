@@ -17,7 +17,9 @@ from port.preflight import check_before_training
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
-COMMANDS = sorted(set(re.findall(r"python -m parity ((?:run|list|explain|doctor|diff)[^`\n]*)", README)))
+COMMANDS = sorted(
+    set(re.findall(r"python -m parity ((?:run|list|explain|quirks|doctor|diff|adapter|certify)[^`\n]*)", README))
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

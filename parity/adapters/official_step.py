@@ -22,7 +22,14 @@ from parity.names import canonical
 from parity.reference import Reference
 from parity.reference.substitutes import attach_fsdp_methods
 
-__all__ = ["collate_of_official_training", "files_replaced", "prepared_batch", "prepared_model", "run_official_step"]
+__all__ = [
+    "collate_of_official_training",
+    "files_replaced",
+    "options_of_official_loader",
+    "prepared_batch",
+    "prepared_model",
+    "run_official_step",
+]
 
 
 def run_official_step(
@@ -75,17 +82,22 @@ def prepared_batch(batch: Mapping[str, Any], dtype: torch.dtype) -> dict[str, An
     return {k: v.to(dtype) if _is_image(k, v) else _copy(v) for k, v in batch.items()}
 
 
-def collate_of_official_training(reference: Reference, config: DictConfig) -> Callable[..., dict[str, Any]]:
-    """Return the collate function that official `do_train` builds for its loader, mask generator included."""
+def options_of_official_loader(reference: Reference, config: DictConfig, start: int = 0) -> dict[str, Any]:
+    """Return what official `do_train` gives to `make_data_loader`, at its start or resumed at iteration `start`."""
     captured: dict[str, Any] = {}
 
     def loader(**options: Any) -> Iterator[Any]:
         captured.update(options)
         return iter(())
 
-    with files_replaced(reference, config, loader, start=0, on_optimizer=lambda _: None):
+    with files_replaced(reference, config, loader, start=start, on_optimizer=lambda _: None):
         reference.module("train.train").do_train(config, _NoModel(), resume=True)
-    collate: Callable[..., dict[str, Any]] = captured["collate_fn"]
+    return captured
+
+
+def collate_of_official_training(reference: Reference, config: DictConfig) -> Callable[..., dict[str, Any]]:
+    """Return the collate function that official `do_train` builds for its loader, mask generator included."""
+    collate: Callable[..., dict[str, Any]] = options_of_official_loader(reference, config)["collate_fn"]
     return collate
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +56,11 @@ class Reference:
     info: ReferenceInfo
     root: Path
     _finder: VerifiedFinder
+
+    @property
+    def files(self) -> Mapping[str, bytes]:
+        """The training files that were verified and are compiled, keyed by POSIX path from `root`."""
+        return self._finder.files
 
     def module(self, name: str = "") -> ModuleType:
         """Import an official module.

@@ -64,13 +64,13 @@ class VerifiedFinder(MetaPathFinder):
 
     Args:
         root: folder that holds `dinov2/`.
-        files: content by POSIX path from `root`.
+        files: content by POSIX path from `root`; kept as an attribute.
         hooks: what to do to a module, by full name, once it is executed.
     """
 
     def __init__(self, root: Path, files: Mapping[str, bytes], hooks: Mapping[str, Hook]) -> None:
         self._root = root
-        self._files = files
+        self.files = files
         self._hooks = hooks
 
     def find_spec(
@@ -85,7 +85,7 @@ class VerifiedFinder(MetaPathFinder):
             return None
         stem = fullname.replace(".", "/")
         for name, is_package in ((f"{stem}/__init__.py", True), (f"{stem}.py", False)):
-            data = self._files.get(name)
+            data = self.files.get(name)
             if data is not None:
                 file = self._root / name
                 loader = VerifiedLoader(self, file, data, self._hooks.get(fullname))

@@ -1,7 +1,7 @@
 """Block masks for iBOT, drawn from Python's `random` exactly as official code draws them.
 
 A mask is filled with rectangles until it holds the number of patches asked for. The number is an upper bound
-that is nearly always met: a fifth of one patch is missing on average in a fifteenth of the masks (quirk Q26).
+that is nearly always met: one patch is missing in a fifteenth of the masks, rarely more (quirk Q26).
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from parity.errors import UsageError
 from parity.stack import CAPABILITIES
 
 DIFFERENCES = tuple(f"000{n}" for n in range(1, 8))
-QUIRKS = tuple(f"Q{n}" for n in (1, 3, 8, 11, 12, 13, 14, 19, 26, 28, 29, 30, 33, 34, 37, 39, 40, 41, 42))
+QUIRKS = tuple(f"Q{n}" for n in range(1, 59))
 
 
 @pytest.fixture

@@ -19,6 +19,8 @@ from parity.errors import NoVerdictError, ReferenceSourceError
 from parity.options import COMMANDS
 from parity.results import Comparison, RunResult
 
+COMMAND_LIST = "run, list, explain, quirks, doctor, diff"
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -151,7 +153,7 @@ def test_options_reach_the_runner(runner: Runner, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("rnu", "unknown command 'rnu', expected one of run, list, explain, doctor, diff; did you mean 'run'?"),
+        ("rnu", f"unknown command 'rnu', expected one of {COMMAND_LIST}; did you mean 'run'?"),
         ("run --levle L1", "unknown argument '--levle'; did you mean '--level'?"),
         ("run --level L9", "unknown level 'L9', expected L0, L1, L2, L3, L4"),
         ("run --only maks", "unknown family 'maks', expected files, masks,"),
@@ -170,7 +172,7 @@ def test_options_reach_the_runner(runner: Runner, tmp_path: Path) -> None:
         ("run extra", "unknown argument 'extra'"),
         ("explain 0009", "nothing is known about '0009'; did you mean '000"),
         ("--colour", "the following arguments are required: COMMAND"),
-        ("", "no command given; expected one of run, list, explain, doctor, diff"),
+        ("", f"no command given; expected one of {COMMAND_LIST}"),
     ],
 )
 def test_a_wrong_line_is_answered_with_what_is_right(
