@@ -16,8 +16,8 @@ from parity.trace.locate import locate
 
 __all__ = ["FAMILIES", "Check", "Context", "NotRunError", "Observation", "Partly", "describe_error", "run_check"]
 
-_MOST_LOCATED = 2
-"""Computations of a check that are run again, watched."""
+_MOST_LOCATED = 1
+"""Computations of a check that are run again, watched: the others of a check mostly fail for the same reason."""
 
 FAMILIES = ("files", "masks", "collate", "losses", "schedules", "param_groups", "modules", "gradients", "trajectory")
 

@@ -12,6 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 __all__ = ["CLOSE", "Fingerprint", "Index", "fingerprint"]
@@ -53,31 +54,22 @@ class Fingerprint:
 
 def fingerprint(tensor: Tensor) -> Fingerprint:
     """Return the fingerprint of a tensor of any shape and dtype; the tensor is only read."""
-    with torch.no_grad():
-        x = torch.view_as_real(tensor.detach()) if tensor.is_complex() else tensor.detach()
-        x = x.to(torch.float64).flatten().cpu()
-        if x.numel() == 0:
-            return Fingerprint(0, 0.0, (0.0,) * 5, 0.0)
+    real = torch.view_as_real(tensor.detach()) if tensor.is_complex() else tensor.detach()
+    x = real.to(torch.float64).cpu().numpy().ravel()
+    if x.size == 0:
+        return Fingerprint(0, 0.0, (0.0,) * 5, 0.0)
+    # NumPy, as a call of torch costs many times as much under the modes that are active while recording.
+    with np.errstate(invalid="ignore", over="ignore"):
         square = x * x
-        numbers = torch.stack(
-            [
-                square.mean().sqrt(),
-                x.mean(),
-                x.abs().mean(),
-                (square * x).mean(),
-                x.min(),
-                x.max(),
-                (x * _coefficients(x.numel())).mean(),
-            ]
-        ).tolist()
-    rms, mean, absolute, cube, smallest, largest, projection = numbers
-    return Fingerprint(x.numel(), rms, (mean, absolute, float(np.cbrt(cube)), smallest, largest), projection)
+        sums = (x.sum(), np.abs(x).sum(), (square * x).sum(), (x * _coefficients(x.size)).sum())
+        mean, absolute, cube, projection = (float(value) / x.size for value in sums)
+        moments = (mean, absolute, float(np.cbrt(cube)), float(x.min()), float(x.max()))
+        return Fingerprint(x.size, float(np.sqrt(square.sum() / x.size)), moments, projection)
 
 
-@lru_cache(maxsize=64)
-def _coefficients(count: int) -> Tensor:
-    values = torch.randn(_PERIOD, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
-    return values.repeat(-(-count // _PERIOD))[:count]
+@lru_cache(maxsize=256)
+def _coefficients(count: int) -> NDArray[np.float64]:
+    return np.resize(np.random.default_rng(6).standard_normal(_PERIOD), count)
 
 
 class Index:

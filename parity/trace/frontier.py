@@ -31,7 +31,8 @@ def frontier(operations: Sequence[Operation], results: Iterable[Fingerprint], ot
         where no operation of that side led to what differs.
     """
     producers = _Producers(operations)
-    waiting = [op for item in results for op in producers.of(item, before=len(operations), writers=())]
+    lacking = [item for item in results if not other.has(item)]
+    waiting = [op for item in lacking for op in producers.of(item, before=len(operations), writers=())]
     seen: set[int] = set()
     found: list[Operation] = []
     while waiting:

@@ -22,6 +22,7 @@ OPERATION = "operation"
 """Id of the findings: the first operation whose result differs."""
 
 _MOST_TOLD = 3
+_MOST_OTHERS = 2
 _MOST_SCALARS = 4
 
 
@@ -71,7 +72,7 @@ def _finding(prefix: str, yours: Sequence[Operation], official: Sequence[Operati
         parts.append("where yours lacks an operation of official's")
     if theirs is not None:
         parts.append(f"; official: {_told(theirs)}")
-    others = [_told(op) for op in yours[1:_MOST_TOLD]]
+    others = [told for told in dict.fromkeys(map(_told, yours)) if mine is None or told != _told(mine)][:_MOST_OTHERS]
     if others:
         parts.append(f"; further first differences, independent of it: {'; '.join(others)}")
     return Finding(

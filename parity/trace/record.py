@@ -2,7 +2,7 @@
 
 A dispatch mode changes no result and needs no cooperation of the code that it watches; `doctor` checks that on each
 run. Operations of a backward pass that torch itself runs are given the place of the forward operation that they belong
-to, which anomaly mode keeps.
+to: autograd numbers both alike.
 """
 
 from __future__ import annotations
@@ -29,11 +29,18 @@ __all__ = ["UNWRITTEN", "Operation", "Recorder"]
 UNWRITTEN = frozenset({"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "resize_"})
 """Operations whose result is memory that was not written: its content says nothing."""
 
+_SCALARS = (bool, int, float, complex, str, torch.dtype, torch.layout, torch.memory_format, type(None))
+
 _STDLIB = sysconfig.get_path("stdlib") + "/"
 _SKIPPED = tuple(
     f"{folder}/" for folder in (Path(torch.__file__).parent, Path(np.__file__).parent, Path(__file__).parents[1])
 )
 _INSTALLED = re.compile(r"/(?:site|dist)-packages/")
+
+
+# Torch offers neither to the public; without them, operations of the backward pass are taken for others.
+_CURRENT_NODE: Callable[[], Any] = getattr(torch._C, "_current_autograd_node", lambda: None)
+_NEXT_NUMBER: Callable[[], int] = getattr(torch.autograd, "_get_sequence_nr", lambda: 0)
 
 
 @dataclass(frozen=True)
@@ -89,17 +96,7 @@ class Recorder(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call] # torch leaves it untyped
         self.operations: list[Operation] = []
         self._memory = _Memory()
-        self._anomaly: torch.autograd.set_detect_anomaly | None = None
-
-    def __enter__(self) -> Recorder:
-        self._anomaly = torch.autograd.set_detect_anomaly(True, check_nan=False)  # type: ignore[no-untyped-call]
-        super().__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
-        if self._anomaly is not None:
-            self._anomaly.__exit__(*error)
+        self._places: dict[int, str] = {}
 
     def __torch_dispatch__(
         self,
@@ -108,6 +105,8 @@ class Recorder(TorchDispatchMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
+        if func.namespace == "profiler":  # torch.optim's marks
+            return func(*args, **dict(kwargs or {}))
         named = dict(_named(func, args, kwargs or {}))
         read, written = _tensors(func, named)
         prints = tuple(fingerprint(t) for t in read)
@@ -121,7 +120,7 @@ class Recorder(TorchDispatchMode):
             is_view = _storage(tensor) in before and not any(tensor is w for w in written)
             if not is_view:
                 self._memory.wrote(tensor, index, fresh=_storage(tensor) not in before)
-        backward, place = _where()
+        backward, place = self._where()
         self.operations.append(
             Operation(
                 index,
@@ -135,6 +134,18 @@ class Recorder(TorchDispatchMode):
             )
         )
         return result
+
+    def _where(self) -> tuple[bool, str]:
+        """Return whether a backward pass is running, and the place of the line that asked for the operation."""
+        node = _CURRENT_NODE()
+        place = _place(sys._getframe(2))
+        if node is None:
+            # The operation's node, if it has one, was numbered just before the operation reached this mode.
+            self._places.setdefault(_NEXT_NUMBER() - 1, place)
+            return False, place
+        if isinstance(node, torch.autograd.function.BackwardCFunction):
+            return True, place
+        return True, self._places.get(node._sequence_nr(), "")
 
 
 def _named(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -162,32 +173,14 @@ def _scalars(func: Any, named: Mapping[str, Any]) -> tuple[tuple[str, str], ...]
     found = []
     for argument in func._schema.arguments:
         value = named.get(argument.name)
-        given = argument.name in named and not any(isinstance(leaf, Tensor) for leaf in tree_leaves(value))
-        if given and value != argument.default_value:
+        plain = argument.name in named and all(isinstance(leaf, _SCALARS) for leaf in tree_leaves(value))
+        if plain and value != argument.default_value:
             found.append((argument.name, f"{value}" if not isinstance(value, float) else f"{value:.12g}"))
     return tuple(found)
 
 
 def _storage(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
-
-
-def _where() -> tuple[bool, str]:
-    """Return whether a backward pass is running, and the place of the line that asked for the operation."""
-    current: Callable[[], Any] = getattr(torch._C, "_current_autograd_node", lambda: None)
-    node = current()
-    if node is None:
-        return False, _place(sys._getframe(2))
-    if isinstance(node, torch.autograd.function.BackwardCFunction):
-        return True, _place(sys._getframe(2))
-    lines = node.metadata.get("traceback_") or []
-    for text in reversed(lines):
-        head = text.split("\n", 1)[0].strip()  # File "…", line N, in NAME
-        parts = head.split('"')
-        if len(parts) == 3 and not _skipped(parts[1]):
-            number, _, function = parts[2].removeprefix(", line ").partition(", in ")
-            return True, f"{parts[1]}:{number} in {function}"
-    return True, ""
 
 
 def _place(frame: FrameType | None) -> str:

@@ -106,7 +106,7 @@ FAULTS = (
     _group(
         "wd-first",
         "weight decay reaches the first group only",
-        f"{_GROUPS}apply_optim_scheduler",
+        f"{_SCHEDULES}apply_optim_scheduler",
         'group["weight_decay"] = wd * group["wd_multiplier"]',
         'group["weight_decay"] = wd * group["wd_multiplier"] if group is optimizer.param_groups[0] else 0.0',
         "^0006",
@@ -115,7 +115,7 @@ FAULTS = (
     _group(
         "wd-unmultiplied",
         "every group decays",
-        f"{_GROUPS}apply_optim_scheduler",
+        f"{_SCHEDULES}apply_optim_scheduler",
         'wd * group["wd_multiplier"]',
         "wd",
         "0006|Q39",
@@ -171,7 +171,7 @@ FAULTS = (
     _step(
         "freeze-ignored",
         "the last layer learns while frozen",
-        f"{_GROUPS}apply_optim_scheduler",
+        f"{_SCHEDULES}apply_optim_scheduler",
         '(last_layer_lr if group["is_last_layer"] else lr)',
         "lr",
         "last_layer|Q41",

@@ -48,7 +48,7 @@ def _no_subset_scale(monkeypatch: pytest.MonkeyPatch) -> None:
     ("change", "words"),
     [
         (_layer_norm_eps, ("native_layer_norm(", "eps=1e-05", "eps=1e-06", "dinov2/layers/block.py")),
-        (_attention_scale, ("attention", "port/models/")),
+        (_attention_scale, ("attention", "scale=0.26", "dinov2/layers/attention.py:80")),
         (_no_subset_scale, ("index_add", "port/models/block.py")),
     ],
     ids=["eps", "attention scale", "subset scale"],

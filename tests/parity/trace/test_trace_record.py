@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -80,7 +79,7 @@ def test_what_is_written_in_place_is_an_output() -> None:
         torch._foreach_add_([x, y], 1.0)
     first, second = recorder.operations
     assert first.inputs[0] == before
-    assert second.inputs == (first.outputs[0], fingerprint(y - 1))
+    assert second.inputs == (first.outputs[0], fingerprint(draw(4)))
     assert second.outputs == (fingerprint(x), fingerprint(y))
 
 
@@ -121,11 +120,3 @@ def test_recording_changes_no_bit_and_no_random_number() -> None:
         watched = compute()
     assert all(torch.equal(a, b) for a, b in zip(plain, watched, strict=True))
     assert len(recorder.operations) > 8
-    assert not torch.is_anomaly_enabled()
-
-
-def test_anomaly_mode_is_as_before_after_an_error() -> None:
-    """A stack that raises while it is watched leaves no mode behind."""
-    with pytest.raises(RuntimeError, match="shape"), Recorder():
-        torch.mm(draw(2, 3), draw(2, 3))
-    assert not torch.is_anomaly_enabled()
