@@ -7,6 +7,7 @@ nox -s lint               ruff and mypy
 Not run by default:
 nox -s demo [-- ARGS]     port/train.py in that environment: without ARGS a small ViT on bundled images
 nox -s learns [-- ARGS]   three longer trainings, whose features must beat untrained ones and raw pixels
+nox -s teeth [-- ARGS]    known faults injected into port: does parity catch and name them?
 nox -s bench [-- ARGS]    how fast port is, against official code and the three-view fork: bench/README.md
 """
 
@@ -63,6 +64,13 @@ def parity(session: nox.Session) -> None:
     given = {word.split("=")[0] for word in session.posargs}
     reports = [word for option, file in REPORTS.items() if option not in given for word in (option, file)]
     call(session, "python", "-m", "parity", "run", *session.posargs, *reports)
+
+
+@nox.session(venv_backend="none")
+def teeth(session: nox.Session) -> None:
+    """Inject known faults into port and see that parity catches and names them; ARGS go to `python -m parity.teeth`."""
+    install(session)
+    call(session, "python", "-m", "parity.teeth", *session.posargs)
 
 
 @nox.session(venv_backend="none")

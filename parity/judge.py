@@ -22,7 +22,7 @@ from parity.oracle import Float64Oracle
 from parity.results import Comparison
 from parity.stack import claims_bitwise, stack_name
 
-__all__ = ["Computation", "Inputs", "Judge", "in_float64", "noise_in_float64", "perturbed", "promoted"]
+__all__ = ["Computation", "Failed", "Inputs", "Judge", "in_float64", "noise_in_float64", "perturbed", "promoted"]
 
 Inputs = Mapping[str, Tensor]
 """Named input tensors: float32 ones are promoted and perturbed, others are passed as they are."""
@@ -82,6 +82,25 @@ def noise_in_float64(
     return noise
 
 
+@dataclass(frozen=True)
+class Failed:
+    """A computation of which some results differ.
+
+    Attributes:
+        prefix: what the comparisons' names begin with.
+        subject: the stack, or the form of it, that differs.
+        compute: the computation.
+        inputs: likewise, not promoted.
+        names: results that differ.
+    """
+
+    prefix: str
+    subject: object
+    compute: Computation
+    inputs: Inputs
+    names: tuple[str, ...]
+
+
 @dataclass
 class Judge:
     """Judges one computation.
@@ -92,6 +111,8 @@ class Judge:
         replicates: number of perturbed runs of the reference that measure the noise.
         tiers: which rules to apply; T0 applies to floats only where the subject claims bitwise equality.
         forms: other forms of the subject by name, judged beside it by the same rules; see `parity.stack.forms_of`.
+        failed: where computations whose meaning differs (T1, or what is no float) are kept, for `parity.trace`; None
+            where they are too large to be run again.
     """
 
     reference: object
@@ -99,6 +120,7 @@ class Judge:
     replicates: int = _REPLICATES
     tiers: tuple[str, ...] = field(default=("T0", "T1", "T2"))
     forms: Mapping[str, object] = field(default_factory=dict)
+    failed: list[Failed] | None = None
 
     def __call__(self, prefix: str, compute: Computation, inputs: Inputs) -> Iterator[Comparison]:
         """Yield the comparisons of every tensor that `compute` returns, tier by tier, form by form.
@@ -107,9 +129,18 @@ class Judge:
         own with nothing.
         """
         known = _Known(self.reference, _on_copies(compute), inputs, self.replicates)
-        yield from self._form(prefix, self.subject, known)
-        for name, stack in self.forms.items():
-            yield from self._form(f"{name}/{prefix}", stack, known)
+        for start, stack in [
+            (prefix, self.subject),
+            *((f"{name}/{prefix}", form) for name, form in self.forms.items()),
+        ]:
+            differing: list[str] = []
+            for comparison in self._form(start, stack, known):
+                # Equal bits that are missing alone are rounding, which no operation is to blame for.
+                if not comparison.passed and (comparison.tier == "T1" or comparison.error is None):
+                    differing.append(comparison.name.removeprefix(f"{start}/"))
+                yield comparison
+            if differing and self.failed is not None:
+                self.failed.append(Failed(start, stack, compute, inputs, tuple(dict.fromkeys(differing))))
 
     def _form(self, prefix: str, subject: object, known: _Known) -> Iterator[Comparison]:
         base = known.base

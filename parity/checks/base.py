@@ -8,11 +8,16 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from parity.errors import NoVerdictError, SubjectError
+from parity.judge import Failed
 from parity.recipes import FEATURES, Recipe
 from parity.results import CheckResult, Comparison, Exhibit, Finding, ReferenceInfo
 from parity.stack import capability, stack_name
+from parity.trace.locate import locate
 
 __all__ = ["FAMILIES", "Check", "Context", "NotRunError", "Observation", "Partly", "describe_error", "run_check"]
+
+_MOST_LOCATED = 1
+"""Computations of a check that are run again, watched: the others of a check mostly fail for the same reason."""
 
 FAMILIES = ("files", "masks", "collate", "losses", "schedules", "param_groups", "modules", "gradients", "trajectory")
 
@@ -43,6 +48,7 @@ class Context:
         seeds: how many seeds the mask checks draw; other checks scale with it.
         quick: true where the user asked for the minute-long run.
         shared: results that one check leaves for another under the same recipe.
+        failed: computations whose meaning differs, left by the check's judges for `parity.trace`.
     """
 
     reference: Any
@@ -52,6 +58,7 @@ class Context:
     seeds: int
     quick: bool
     shared: dict[str, Any] = field(default_factory=dict)
+    failed: list[Failed] = field(default_factory=list)
 
     def required_recipe(self) -> Recipe:
         """Return the recipe of a check that depends on one.
@@ -127,8 +134,27 @@ def run_check(check: Check, context: Context) -> CheckResult:
         # What had already diverged stays a divergence; the reason says where the check ended.
         result.status = "diverged" if result.diverged else "error"
         result.reason = describe_error(error, stack_name(context.subject))
+    # Where a cause is known, the operations that show it are its consequences.
+    if result.status == "diverged" and not result.findings:
+        _locate_first(result, context)
+    context.failed.clear()
     result.seconds = time.perf_counter() - start
     return result
+
+
+def _locate_first(result: CheckResult, context: Context) -> None:
+    """Add where the first computations that differ begin to; a stack that fails when run again costs only that."""
+    told: dict[str, Finding] = {}
+    for failed in context.failed[:_MOST_LOCATED]:
+        try:
+            finding = locate(failed, context.reference)
+        except (Exception, SystemExit) as error:
+            why = describe_error(error, stack_name(context.subject))
+            result.reason = result.reason or f"no first operation is named: watched, {why}"
+            return
+        if finding is not None:
+            told.setdefault(finding.sentence.removeprefix(failed.prefix), finding)
+    result.findings += told.values()
 
 
 def _gather(result: CheckResult, observation: Observation) -> None:

@@ -123,7 +123,13 @@ def _whole_step(context: Context) -> Iterator[Observation]:
         if recipe.heavy:
             mine.clear()  # a gigabyte, which nothing below asks for
         forms = forms_of(context.subject) if state == "generic" else {}
-        judge = Judge(context.reference, context.subject, replicates=1 if recipe.heavy else 4, forms=forms)
+        judge = Judge(
+            context.reference,
+            context.subject,
+            replicates=1 if recipe.heavy else 4,
+            forms=forms,
+            failed=None if recipe.heavy else context.failed,
+        )
         yield from judge(state, compute, inputs)
         if state == "generic" and not recipe.heavy:
             with PatchCensus() as official_census:

@@ -1,0 +1,17 @@
+"""The catalogue of faults."""
+
+from __future__ import annotations
+
+from parity.teeth.catalogue import Fault
+from parity.teeth.faults import data, heads, losses, models, objective, optim
+
+__all__ = ["FAULTS"]
+
+FAULTS: tuple[Fault, ...] = (
+    *data.FAULTS,
+    *losses.FAULTS,
+    *optim.FAULTS,
+    *models.FAULTS,
+    *heads.FAULTS,
+    *objective.FAULTS,
+)

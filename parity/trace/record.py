@@ -1,0 +1,198 @@
+"""Records every operation that a computation executes: its name, scalars, place in the source, and contents.
+
+A dispatch mode changes no result and needs no cooperation of the code that it watches; `doctor` checks that on each
+run. Operations of a backward pass that torch itself runs are given the place of the forward operation that they belong
+to: autograd numbers both alike.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import sysconfig
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from parity.trace.fingerprint import Fingerprint, fingerprint
+
+__all__ = ["UNWRITTEN", "Operation", "Recorder"]
+
+UNWRITTEN = frozenset({"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "resize_"})
+"""Operations whose result is memory that was not written: its content says nothing."""
+
+_SCALARS = (bool, int, float, complex, str, torch.dtype, torch.layout, torch.memory_format, type(None))
+
+_STDLIB = sysconfig.get_path("stdlib") + "/"
+_SKIPPED = tuple(
+    f"{folder}/" for folder in (Path(torch.__file__).parent, Path(np.__file__).parent, Path(__file__).parents[1])
+)
+_INSTALLED = re.compile(r"/(?:site|dist)-packages/")
+
+
+# Torch offers neither to the public; without them, operations of the backward pass are taken for others.
+_CURRENT_NODE: Callable[[], Any] = getattr(torch._C, "_current_autograd_node", lambda: None)
+_NEXT_NUMBER: Callable[[], int] = getattr(torch.autograd, "_get_sequence_nr", lambda: 0)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One executed operation.
+
+    Attributes:
+        index: position in the order of execution.
+        name: of the operation without its name space, e.g. `native_layer_norm`.
+        scalars: its arguments that are no tensors, as text by name; those left at their default are left out.
+        inputs: contents of the tensors that it read.
+        outputs: contents of the tensors that it returned or wrote.
+        writers: for each input, earlier operations that wrote to its memory through some view.
+        place: `file:line in function` of the innermost line that is neither torch's nor parity's; empty if unknown.
+        backward: whether it belongs to a backward pass.
+    """
+
+    index: int
+    name: str
+    scalars: tuple[tuple[str, str], ...]
+    inputs: tuple[Fingerprint, ...]
+    outputs: tuple[Fingerprint, ...]
+    writers: tuple[tuple[int, ...], ...]
+    place: str
+    backward: bool
+
+
+@dataclass
+class _Memory:
+    """Which operations wrote to each storage since it was made."""
+
+    writes: dict[int, list[int]] = field(default_factory=dict)
+
+    def of(self, tensor: Tensor) -> tuple[int, ...]:
+        return tuple(self.writes.get(_storage(tensor), ()))
+
+    def wrote(self, tensor: Tensor, index: int, *, fresh: bool) -> None:
+        place = _storage(tensor)
+        if fresh:
+            self.writes[place] = [index]
+        else:
+            self.writes.setdefault(place, []).append(index)
+
+
+class Recorder(TorchDispatchMode):
+    """Records operations while it is active.
+
+    Attributes:
+        operations: what was executed, in order.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call] # torch leaves it untyped
+        self.operations: list[Operation] = []
+        self._memory = _Memory()
+        self._places: dict[int, str] = {}
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func.namespace == "profiler":  # torch.optim's marks
+            return func(*args, **dict(kwargs or {}))
+        named = dict(_named(func, args, kwargs or {}))
+        read, written = _tensors(func, named)
+        prints = tuple(fingerprint(t) for t in read)
+        writers = tuple(self._memory.of(t) for t in read)
+        before = {_storage(t) for t in (*read, *written)}
+        result = func(*args, **dict(kwargs or {}))
+        index = len(self.operations)
+        returned = [t for t in tree_leaves(result) if isinstance(t, Tensor)]
+        unique = {id(t): t for t in (*returned, *written)}.values()
+        for tensor in unique:
+            is_view = _storage(tensor) in before and not any(tensor is w for w in written)
+            if not is_view:
+                self._memory.wrote(tensor, index, fresh=_storage(tensor) not in before)
+        backward, place = self._where()
+        self.operations.append(
+            Operation(
+                index,
+                func.overloadpacket.__name__,
+                _scalars(func, named),
+                prints,
+                tuple(fingerprint(t) for t in unique),
+                writers,
+                place,
+                backward,
+            )
+        )
+        return result
+
+    def _where(self) -> tuple[bool, str]:
+        """Return whether a backward pass is running, and the place of the line that asked for the operation."""
+        node = _CURRENT_NODE()
+        place = _place(sys._getframe(2))
+        if node is None:
+            # The operation's node, if it has one, was numbered just before the operation reached this mode.
+            self._places.setdefault(_NEXT_NUMBER() - 1, place)
+            return False, place
+        if isinstance(node, torch.autograd.function.BackwardCFunction):
+            return True, place
+        return True, self._places.get(node._sequence_nr(), "")
+
+
+def _named(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Return the arguments of a call by the names in the operation's schema."""
+    names = [argument.name for argument in func._schema.arguments]
+    yield from zip(names, args, strict=False)
+    yield from kwargs.items()
+
+
+def _tensors(func: Any, named: Mapping[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the tensors that a call reads, and those that it writes; what is written in place is in both."""
+    read: list[Tensor] = []
+    written: list[Tensor] = []
+    for argument in func._schema.arguments:
+        leaves = [t for t in tree_leaves(named.get(argument.name)) if isinstance(t, Tensor)]
+        changes = argument.alias_info is not None and argument.alias_info.is_write
+        if changes:
+            written += leaves
+        if not (changes and argument.is_out):
+            read += leaves
+    return read, written
+
+
+def _scalars(func: Any, named: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    found = []
+    for argument in func._schema.arguments:
+        value = named.get(argument.name)
+        plain = argument.name in named and all(isinstance(leaf, _SCALARS) for leaf in tree_leaves(value))
+        if plain and value != argument.default_value:
+            found.append((argument.name, f"{value}" if not isinstance(value, float) else f"{value:.12g}"))
+    return tuple(found)
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
+def _place(frame: FrameType | None) -> str:
+    while frame is not None:
+        code = frame.f_code
+        if not _skipped(code.co_filename):
+            return f"{code.co_filename}:{frame.f_lineno} in {code.co_name}"
+        frame = frame.f_back
+    return ""
+
+
+def _skipped(filename: str) -> bool:
+    """Whether a file is torch's, NumPy's, parity's or Python's own; installed packages lie in Python's folder too."""
+    in_stdlib = filename.startswith(_STDLIB) and not _INSTALLED.search(filename)
+    return in_stdlib or filename.startswith(("<", *_SKIPPED))
