@@ -16,9 +16,6 @@ from parity.trace.locate import locate
 
 __all__ = ["FAMILIES", "Check", "Context", "NotRunError", "Observation", "Partly", "describe_error", "run_check"]
 
-_MOST_LOCATED = 1
-"""Computations of a check that are run again, watched: the others of a check mostly fail for the same reason."""
-
 FAMILIES = ("files", "masks", "collate", "losses", "schedules", "param_groups", "modules", "gradients", "trajectory")
 
 
@@ -134,8 +131,8 @@ def run_check(check: Check, context: Context) -> CheckResult:
         # What had already diverged stays a divergence; the reason says where the check ended.
         result.status = "diverged" if result.diverged else "error"
         result.reason = describe_error(error, stack_name(context.subject))
-    # Where a cause is known, the operations that show it are its consequences.
-    if result.status == "diverged" and not result.findings:
+    # Where a cause is known, the operations that show it are its consequences; of an edited reference the line is.
+    if result.status == "diverged" and not result.findings and context.reference_info.identity == "verified":
         _locate_first(result, context)
     context.failed.clear()
     result.seconds = time.perf_counter() - start
@@ -143,18 +140,15 @@ def run_check(check: Check, context: Context) -> CheckResult:
 
 
 def _locate_first(result: CheckResult, context: Context) -> None:
-    """Add where the first computations that differ begin to; a stack that fails when run again costs only that."""
-    told: dict[str, Finding] = {}
-    for failed in context.failed[:_MOST_LOCATED]:
+    """Add where the first computation that differs begins to: a check's others mostly fail for the same reason."""
+    for failed in context.failed[:1]:
         try:
             finding = locate(failed, context.reference)
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit) as error:  # a stack that fails when it is run again costs only that
             why = describe_error(error, stack_name(context.subject))
             result.reason = result.reason or f"no first operation is named: watched, {why}"
-            return
-        if finding is not None:
-            told.setdefault(finding.sentence.removeprefix(failed.prefix), finding)
-    result.findings += told.values()
+        else:
+            result.findings += [finding] if finding is not None else []
 
 
 def _gather(result: CheckResult, observation: Observation) -> None:
