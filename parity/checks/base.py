@@ -141,14 +141,16 @@ def run_check(check: Check, context: Context) -> CheckResult:
 
 def _locate_first(result: CheckResult, context: Context) -> None:
     """Add where the first computation that differs begins to: a check's others mostly fail for the same reason."""
-    for failed in context.failed[:1]:
-        try:
-            finding = locate(failed, context.reference)
-        except (Exception, SystemExit) as error:  # a stack that fails when it is run again costs only that
-            why = describe_error(error, stack_name(context.subject))
-            result.reason = result.reason or f"no first operation is named: watched, {why}"
-        else:
-            result.findings += [finding] if finding is not None else []
+    failed = next(iter(context.failed), None)
+    if failed is None:
+        return
+    try:
+        finding = locate(failed, context.reference)
+    except (Exception, SystemExit) as error:  # a stack that fails when it is run again costs only that
+        why = describe_error(error, stack_name(context.subject))
+        result.reason = result.reason or f"no first operation is named: watched, {why}"
+    else:
+        result.findings += [finding] if finding is not None else []
 
 
 def _gather(result: CheckResult, observation: Observation) -> None:
