@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from parity.attribution.group_rules import attribute_rules
 from parity.compare import missing
 from parity.names import canonical_mapping
 from parity.results import Comparison, Finding
@@ -45,6 +46,7 @@ def attribute_groups(
     yield from _constant_wd(shared, reference, subject, when)
     yield from _group_parity(shared, peak_official, peak_mine)
     yield from _decayed_exceptions(shared, peak_official, peak_mine)
+    yield from attribute_rules(shared, peak_official, peak_mine, config.optim.layerwise_decay)
     yield from _last_layer(shared, reference[when["frozen"]], subject[when["frozen"]])
 
 

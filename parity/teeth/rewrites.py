@@ -90,8 +90,8 @@ REWRITES = (
         "the maximum subtracted first",
         _SINKHORN,
         "torch.exp(teacher_output.float() / teacher_temp)",
-        "torch.exp((teacher_output.float() - teacher_output.float().amax()) / teacher_temp)"
-        " if len(teacher_output) else torch.exp(teacher_output.float())",
+        "(torch.exp((teacher_output.float() - teacher_output.float().amax()) / teacher_temp)"
+        " if len(teacher_output) else torch.exp(teacher_output.float()))",
     ),
     _loss(
         "center-apart",

@@ -32,12 +32,14 @@ class Fingerprint:
         rms: root of their mean square.
         moments: mean, mean of absolute values, cube root of the mean cube, smallest and largest.
         projection: mean of the elements times fixed coefficients, in their order.
+        discrete: whether they are whole numbers: indices, whose order is their meaning.
     """
 
     numel: int
     rms: float
     moments: tuple[float, ...]
     projection: float
+    discrete: bool = False
 
     @property
     def trivial(self) -> bool:
@@ -51,20 +53,25 @@ class Fingerprint:
         """Return what decides whether two contents are the same but for their arrangement."""
         return (self.rms, *self.moments)
 
+    def arranged(self) -> tuple[float, ...]:
+        """Return what decides whether two contents are the same in the same arrangement."""
+        return (*self.vector(), self.projection)
+
 
 def fingerprint(tensor: Tensor) -> Fingerprint:
     """Return the fingerprint of a tensor of any shape and dtype; the tensor is only read."""
     real = torch.view_as_real(tensor.detach()) if tensor.is_complex() else tensor.detach()
+    discrete = not (real.is_floating_point() or real.dtype is torch.bool)
     x = real.to(torch.float64).cpu().numpy().ravel()
     if x.size == 0:
-        return Fingerprint(0, 0.0, (0.0,) * 5, 0.0)
+        return Fingerprint(0, 0.0, (0.0,) * 5, 0.0, discrete)
     # NumPy, as a call of torch costs many times as much under the modes that are active while recording.
     with np.errstate(invalid="ignore", over="ignore"):
         square = x * x
         sums = (x.sum(), np.abs(x).sum(), (square * x).sum(), (x * _coefficients(x.size)).sum())
         mean, absolute, cube, projection = (float(value) / x.size for value in sums)
         moments = (mean, absolute, float(np.cbrt(cube)), float(x.min()), float(x.max()))
-        return Fingerprint(x.size, float(np.sqrt(square.sum() / x.size)), moments, projection)
+        return Fingerprint(x.size, float(np.sqrt(square.sum() / x.size)), moments, projection, discrete)
 
 
 @lru_cache(maxsize=256)
@@ -77,22 +84,24 @@ class Index:
 
     Args:
         prints: of every tensor that an operation of that side read or wrote.
+        arranged: whether the order of elements counts.
     """
 
-    def __init__(self, prints: Iterable[Fingerprint]) -> None:
+    def __init__(self, prints: Iterable[Fingerprint], *, arranged: bool = False) -> None:
+        self._vector = Fingerprint.arranged if arranged else Fingerprint.vector
         grouped: dict[int, set[tuple[float, ...]]] = {}
         for item in prints:
-            grouped.setdefault(item.numel, set()).add(item.vector())
+            grouped.setdefault(item.numel, set()).add(self._vector(item))
         self._rows = {numel: np.array(sorted(rows)) for numel, rows in grouped.items()}
 
     def has(self, item: Fingerprint) -> bool:
-        """Return whether the side has a tensor of this content, in any arrangement; trivial ones it always has."""
+        """Return whether the side has a tensor of this content; trivial ones it always has."""
         if item.trivial:
             return True
         rows = self._rows.get(item.numel)
         if rows is None:
             return False
-        vector = np.array(item.vector())
+        vector = np.array(self._vector(item))
         if not np.isfinite(vector).all():
             return bool((np.nan_to_num(rows) == np.nan_to_num(vector)).all(axis=1).any())
         with np.errstate(invalid="ignore"):

@@ -7,15 +7,34 @@ from collections.abc import Iterable, Sequence
 from parity.trace.fingerprint import Fingerprint, Index
 from parity.trace.record import UNWRITTEN, Operation
 
-__all__ = ["frontier", "index_of"]
+__all__ = ["choices", "frontier", "index_of", "producer"]
 
 _ROUNDING = 1e-12
 """Relative distance of moments of one content that is summed in two arrangements."""
 
 
-def index_of(operations: Iterable[Operation]) -> Index:
-    """Return the contents of every tensor that the operations read or wrote."""
-    return Index(item for op in operations if op.name not in UNWRITTEN for item in (*op.inputs, *op.outputs))
+def index_of(operations: Iterable[Operation], *, arranged: bool = False) -> Index:
+    """Return the contents of every tensor that the operations read or wrote; see `Index`."""
+    written = (op for op in operations if op.name not in UNWRITTEN)
+    return Index((item for op in written for item in (*op.inputs, *op.outputs)), arranged=arranged)
+
+
+def choices(
+    operations: Sequence[Operation], results: Iterable[Fingerprint], other: Sequence[Operation]
+) -> list[Operation]:
+    """Return the operations at which results begin to differ that chose other indices than the other side's.
+
+    A choice, such as that of a nearest neighbour, may lead to the same numbers in another order, which is no difference
+    to `frontier`. Here order counts; what is only laid out otherwise is left out, as it makes no indices.
+    """
+    known = index_of(other, arranged=True)
+    found = frontier(operations, results, known)
+    return [op for op in found if any(item.discrete and not known.has(item) for item in op.outputs)]
+
+
+def producer(operations: Sequence[Operation], result: Fingerprint) -> Operation | None:
+    """Return the operation that made a result; None where no single one did."""
+    return next(iter(_Producers(operations).of(result, before=len(operations), writers=())), None)
 
 
 def frontier(operations: Sequence[Operation], results: Iterable[Fingerprint], other: Index) -> list[Operation]:

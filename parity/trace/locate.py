@@ -12,8 +12,8 @@ from torch import Tensor
 from parity.judge import Failed, promoted
 from parity.oracle import Float64Oracle
 from parity.results import Finding
-from parity.trace.fingerprint import Fingerprint, fingerprint
-from parity.trace.frontier import frontier, index_of
+from parity.trace.fingerprint import Fingerprint, Index, fingerprint
+from parity.trace.frontier import choices, frontier, index_of, producer
 from parity.trace.record import Operation, Recorder
 
 __all__ = ["OPERATION", "locate"]
@@ -21,7 +21,6 @@ __all__ = ["OPERATION", "locate"]
 OPERATION = "operation"
 """Id of the findings: the first operation whose result differs."""
 
-_MOST_TOLD = 3
 _MOST_OTHERS = 2
 _MOST_SCALARS = 4
 
@@ -47,11 +46,19 @@ def locate(failed: Failed, reference: object) -> Finding | None:
     names = [name for name in failed.names if name in theirs.results and name in mine.results]
     if not names:
         return None
-    yours = frontier(mine.operations, [mine.results[n] for n in names], index_of(theirs.operations))
-    official = frontier(theirs.operations, [theirs.results[n] for n in names], index_of(mine.operations))
+    yours = _begins(mine, theirs, names)
+    official = _begins(theirs, mine, names)
     if not yours and not official:
-        return _rearranged(failed.prefix, [n for n in names if _moved(theirs.results[n], mine.results[n])])
+        return _elsewhere(failed.prefix, mine, theirs, names)
     return _finding(failed.prefix, yours, official)
+
+
+def _begins(side: _Side, other: _Side, names: Sequence[str]) -> list[Operation]:
+    """Return where a side's results begin to differ: choices of indices before that first."""
+    results = [side.results[name] for name in names]
+    found = frontier(side.operations, results, index_of(other.operations))
+    chosen = choices(side.operations, results, other.operations)
+    return [op for op in chosen if not found or op.index < found[0].index] + found
 
 
 def _watched(failed: Failed, stack: object) -> _Side:
@@ -64,20 +71,22 @@ def _watched(failed: Failed, stack: object) -> _Side:
 
 def _finding(prefix: str, yours: Sequence[Operation], official: Sequence[Operation]) -> Finding:
     mine = yours[0] if yours else None
-    theirs = _counterpart(mine, official)
-    parts = [f"{prefix} first differs"]
-    if mine is not None:
-        parts.append(f"at {_told(mine)}: official has what goes in, but not what comes out{_sizes(mine, theirs)}")
+    lacking = official and (mine is None or (mine.backward and not official[0].backward))
+    theirs = official[0] if lacking else _counterpart(mine, official)
+    told = f"at {_told(mine)}" if mine is not None else ""
+    if lacking:
+        sentence = f"yours lacks what official does at {_told(official[0])}" + (
+            f", and first differs {told}" if told else ""
+        )
     else:
-        parts.append("where yours lacks an operation of official's")
-    if theirs is not None:
-        parts.append(f"; official: {_told(theirs)}")
-    others = [told for told in dict.fromkeys(map(_told, yours)) if mine is None or told != _told(mine)][:_MOST_OTHERS]
+        sentence = f"first differs {told}: official has what goes in, but not what comes out{_sizes(mine, theirs)}"
+        sentence += f"; official: {_told(theirs)}" if theirs is not None else ""
+    others = [other for other in dict.fromkeys(map(_told, yours)) if mine is None or other != _told(mine)]
     if others:
-        parts.append(f"; further first differences, independent of it: {'; '.join(others)}")
+        sentence += f"; further first differences, independent of it: {'; '.join(others[:_MOST_OTHERS])}"
     return Finding(
         OPERATION,
-        " ".join(parts[:2]) + "".join(parts[2:]),
+        f"{prefix} {sentence}",
         "compare the two lines; `python -m parity explain operation` says how they were found",
         _short(theirs.place) if theirs is not None and theirs.place else "",
     )
@@ -101,8 +110,8 @@ def _told(op: Operation) -> str:
     return f"{op.name}({scalars}){' in the backward pass' if op.backward else ''}{where}"
 
 
-def _sizes(mine: Operation, theirs: Operation | None) -> str:
-    if theirs is None or not mine.outputs or not theirs.outputs:
+def _sizes(mine: Operation | None, theirs: Operation | None) -> str:
+    if mine is None or theirs is None or not mine.outputs or not theirs.outputs:
         return ""
     a, b = mine.outputs[0], theirs.outputs[0]
     if a.numel != b.numel:
@@ -110,18 +119,21 @@ def _sizes(mine: Operation, theirs: Operation | None) -> str:
     return f" (rms {a.rms:.6g}, official {b.rms:.6g})" if a.rms != b.rms else ""
 
 
-def _moved(left: Fingerprint, right: Fingerprint) -> bool:
-    return left.numel == right.numel and left.projection != right.projection
-
-
-def _rearranged(prefix: str, names: Sequence[str]) -> Finding | None:
-    if not names:
-        return None
-    return Finding(
-        OPERATION,
-        f"{prefix}: {', '.join(names[:_MOST_TOLD])} and all that led there have official's numbers, in another order",
-        "compare the order of rows, tokens or crops with official's",
-    )
+def _elsewhere(prefix: str, mine: _Side, theirs: _Side, names: Sequence[str]) -> Finding | None:
+    """Tell results whose numbers the other side has too, at another place or in another order."""
+    for name in names:
+        left, right = theirs.results[name], mine.results[name]
+        if left.arranged() == right.arranged():
+            continue
+        made, official = producer(mine.operations, right), producer(theirs.operations, right)
+        where = f" at {_told(made)}" if made is not None else ""
+        if made is not None and official is not None and not Index([left]).has(right):
+            what = f"{name} is what official has earlier, at {_told(official)}"
+        else:
+            what = f"{name}, and all that led there, has official's numbers in another order"
+        place = _short(official.place) if official is not None else ""
+        return Finding(OPERATION, f"{prefix}{where}: {what}", "compare the order of rows, tokens or steps", place)
+    return None
 
 
 def _short(place: str) -> str:

@@ -96,7 +96,11 @@ FAULTS = (
     ),
     _counts("rounded", "masked rows rounded", "int(n_rows * mask_probability)", "round(n_rows * mask_probability)"),
     _counts(
-        "per-image", "counted over images", "int(n_rows * mask_probability)", "int(n_rows // 2 * mask_probability)"
+        "per-image",
+        "counted over images",
+        "int(n_rows * mask_probability)",
+        "int(n_rows // 2 * mask_probability)",
+        "^0003",
     ),
     _counts(
         "one-ratio",

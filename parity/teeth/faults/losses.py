@@ -57,6 +57,7 @@ FAULTS = (
         "torch.sum(widened(teacher_output), dim=0, keepdim=True)",
         "torch.mean(widened(teacher_output), dim=0, keepdim=True)",
         "losses.centering",
+        cause=r"port/losses/centering\.py:\d+ in apply_center_update",
     ),
     _center(
         "momentum",

@@ -69,13 +69,13 @@ FAULTS = (
     ),
     _step(
         "ibot-head-aliased",
-        "the teacher's DINO head makes iBOT's targets",
+        "the student's head makes iBOT's targets",
         f"{_ARCH}_teacher_outputs",
         'self.teacher["ibot_head"](patches)',
-        'self.teacher["dino_head"](patches)',
-        r"dino_head\.py|losses/ibot_loss|operation",
+        'self.student["ibot_head"](patches)',
+        r"port/models/dino_head\.py:\d+ in",
         "vitl14",
-        "iBOT head aliasing the DINO head",
+        "iBOT head aliasing another head",
     ),
     _step(
         "temperature",
@@ -130,6 +130,7 @@ FAULTS = (
         f"{_TERMS}_by_logits",
         "self.cfg.ibot.loss_weight * ibot_loss",
         "self.cfg.ibot.loss_weight * ibot_loss / 2",
+        r"ibot\.py:\d+ in forward_masked",
     ),
     _step(
         "koleo-logits",
@@ -154,7 +155,7 @@ FAULTS = (
         f"{_TERMS}losses",
         "if self.do_koleo:",
         "if False:",
-        "koleo",
+        r"lacks.*dinov2/train/ssl_meta_arch\.py:31\d",
         origin="KoLeo missing",
     ),
     _step(

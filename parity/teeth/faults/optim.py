@@ -18,7 +18,7 @@ def _schedule(id_: str, about: str, before: str, after: str, cause: str, functio
 
 
 def _cosine(id_: str, about: str, before: str, after: str) -> Fault:
-    return _schedule(id_, about, before, after, "schedules", "CosineScheduler.__init__")
+    return _schedule(id_, about, before, after, "lr parts from official's", "CosineScheduler.__init__")
 
 
 def _group(id_: str, about: str, target: str, before: str, after: str, cause: str, origin: str = "") -> Fault:
@@ -76,7 +76,7 @@ FAULTS = (
         "the last layer is never frozen",
         "last_layer_lr.schedule[: optim.freeze_last_layer_epochs * epoch_length] = 0",
         "pass",
-        "last_layer",
+        "last layer",
     ),
     _schedule(
         "temperature",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -171,5 +172,53 @@ def test_the_same_numbers_in_another_order_are_said_to_be_that(official_stack: O
     x = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
     finding = locate(Failed("rows", fork(), compute, {"x": x}, ("x",)), official_stack)
     assert finding is not None
-    assert "official's numbers, in another order" in finding.sentence
+    assert "official's numbers in another order" in finding.sentence
     assert locate(Failed("rows", official_stack, compute, {"x": x}, ("x",)), official_stack) is None
+
+
+def test_a_wrong_choice_is_named_before_what_follows_from_it(official_stack: OfficialStack) -> None:
+    """The farthest token in place of the nearest: the choice of indices, not the distance that comes of it."""
+
+    def compute(stack: Any, given: Any) -> dict[str, Tensor]:
+        x = given["x"]
+        dots = (x @ x.t()).fill_diagonal_(-1)
+        chosen = dots.min(dim=1).indices if isinstance(stack, Fork) else dots.max(dim=1).indices
+        return {"x": (x - x[chosen] + 1e-8).norm(dim=-1)}
+
+    x = torch.randn(6, 4, generator=torch.Generator().manual_seed(1))
+    finding = locate(Failed("choice", fork(), compute, {"x": x}, ("x",)), official_stack)
+    assert finding is not None
+    assert "first differs at min(dim=1)" in finding.sentence
+
+
+def test_a_result_that_official_has_earlier_is_said_to_be_that(official_stack: OfficialStack) -> None:
+    """One iteration less ends where official has not ended yet: every number of it is official's."""
+
+    def compute(stack: Any, given: Any) -> dict[str, Tensor]:
+        x = given["x"]
+        for _ in range(2 if isinstance(stack, Fork) else 3):
+            x = x.sin()
+        known = given["x"].sin().sin().sin()  # so that official's result is among yours
+        return {"x": x, "known": known}
+
+    x = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    finding = locate(Failed("steps", fork(), compute, {"x": x}, ("x",)), official_stack)
+    assert finding is not None
+    assert "x is what official has earlier, at sin()" in finding.sentence
+
+
+def test_what_is_missing_is_named_where_official_does_it(official_stack: OfficialStack) -> None:
+    """A term that is left out shows in the backward pass; official's line is told first."""
+
+    def compute(stack: Any, given: Any) -> dict[str, Tensor]:
+        x = given["x"].clone().requires_grad_()
+        total = x.sin().sum()
+        if not isinstance(stack, Fork):
+            total = total + x.square().mean()
+        (gradient,) = torch.autograd.grad(total, x)
+        return {"gradient": gradient}
+
+    x = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    finding = locate(Failed("term", fork(), compute, {"x": x}, ("gradient",)), official_stack)
+    assert finding is not None
+    assert re.search(r"yours lacks what official does at (pow|mul|mean|expand|div)", finding.sentence), finding.sentence
