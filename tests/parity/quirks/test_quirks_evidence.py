@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from mended import MENDED, Edit
 from otherwise import OTHERWISE
 
@@ -154,3 +158,21 @@ def test_what_was_read_is_not_run(official: Reference) -> None:
     """Q54 needs two FSDP ranks on CUDA: the verdict is the reason, and never `confirmed`."""
     verdict = _verdict(official, next(quirk for quirk in QUIRKS if quirk.id == "Q54"))
     assert (verdict.status, verdict.seen[:20]) == ("not run", "needs two FSDP ranks")
+
+
+def test_evidence_puts_back_what_it_replaces(official: Reference) -> None:
+    """Reductions, modules, variables and clocks are those of before, and the logger has no further handler."""
+
+    def state() -> list[object]:
+        helpers, collate = official.module("logging.helpers"), official.module("data.collate")
+        functions = [dist.all_reduce, dist.is_initialized, dist.get_world_size, helpers.time, collate.random, print]
+        xformers = [sys.modules.get(name) for name in ("xformers", "xformers.ops")]
+        replaced = official.module("train.ssl_meta_arch").get_fsdp_modules
+        handlers = logging.getLogger("dinov2").handlers[:]
+        return [*functions, *xformers, replaced, dict(os.environ), handlers, Path.cwd(), torch.is_grad_enabled()]
+
+    names = ("Q11", "Q12", "Q21", "Q29", "Q40", "Q44", "Q48", "Q51", "Q53", "Q55", "Q56", "Q58")
+    before = state()
+    verdicts = verify(official, [quirk for quirk in QUIRKS if quirk.id in names])
+    assert {verdict.status for verdict in verdicts} == {"confirmed"}
+    assert state() == before
