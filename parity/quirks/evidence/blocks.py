@@ -53,28 +53,34 @@ def subset(reference: Reference) -> Observation:
 
 
 def two_drop_paths(reference: Reference) -> Observation:
-    """Pass a tensor and a list through a block at rates 0.05 and 0.2, and count the calls of its DropPath layers."""
-    counts = {}
+    """Pass a tensor and a list through a block at rates 0.05 and 0.2, and count what draws and what drops."""
+    found = {}
     x = torch.randn(4, 3, _DIM)
     for rate in (0.05, 0.2):
         block = _block(reference, rate)
         for form, given in (("tensor", x), ("list", [x])):
-            calls: Counter[str] = Counter()
-            hooks = [
-                getattr(block, name).register_forward_hook(lambda *_, name=name, calls=calls: calls.update([name]))
-                for name in ("drop_path1", "drop_path2")
-            ]
-            block(given)
-            for hook in hooks:
-                hook.remove()
-            counts[form, rate] = dict(calls)
-    seen = ", ".join(f"{form} at {rate:g}: {_called(calls)}" for (form, rate), calls in counts.items())
-    confirmed = counts.pop(("tensor", 0.05)) == {"drop_path1": 2} and not any(counts.values())
-    return Observation(confirmed, seen)
+            found[form, rate] = _dropping(block, given)
+    parts = [f"{form} at {rate:g}: {_in_words(calls)}" for (form, rate), calls in found.items()]
+    classic = found.pop(("tensor", 0.05))
+    confirmed = classic == {"drop_path1": 2} and all(calls == {"randperm": 2} for calls in found.values())
+    return Observation(confirmed, "; ".join(parts))
 
 
-def _called(calls: dict[str, int]) -> str:
-    return ", ".join(f"{name} {n} times" for name, n in calls.items()) or "subset"
+def _dropping(block: Any, given: Tensor | list[Tensor]) -> dict[str, int]:
+    """Return how often a forward pass calls the block's DropPath layers and draws a permutation."""
+    calls: Counter[str] = Counter()
+    names = ("drop_path1", "drop_path2")
+    hooks = [getattr(block, name).register_forward_hook(lambda *_, name=name: calls.update([name])) for name in names]
+    permutations = CallCounter("randperm")
+    with permutations:
+        block(given)
+    for hook in hooks:
+        hook.remove()
+    return dict(calls + permutations.calls)
+
+
+def _in_words(calls: dict[str, int]) -> str:
+    return ", ".join(f"{n} {name}" for name, n in calls.items()) or "nothing is dropped"
 
 
 def layer_scale(reference: Reference) -> Observation:

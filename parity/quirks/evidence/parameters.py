@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import Any
 
@@ -65,19 +66,25 @@ def prefixed_layer(reference: Reference) -> Observation:
 
 
 def decayed_tokens(reference: Reference) -> Observation:
-    """Build a backbone of depth 2 and its groups with decay 0.9 per layer and 0.2 for the patch embedding."""
-    model = reference.module("models.vision_transformer").DinoVisionTransformer(
-        img_size=16, patch_size=4, embed_dim=8, depth=2, num_heads=2, init_values=0.1, block_chunks=0
+    """Build a backbone of depth 2 and its groups with decay 0.9 per layer and 0.2 for the patch embedding.
+
+    It has register tokens where the reference knows them.
+    """
+    transformer = reference.module("models.vision_transformer").DinoVisionTransformer
+    registers = {"num_register_tokens": 2} if "num_register_tokens" in inspect.signature(transformer).parameters else {}
+    model = transformer(
+        img_size=16, patch_size=4, embed_dim=8, depth=2, num_heads=2, init_values=0.1, block_chunks=0, **registers
     )
     groups = _groups(reference, model, lr_decay_rate=0.9, patch_embed_lr_mult=0.2)
-    tokens = [name for name in ("cls_token", "pos_embed", "mask_token") if groups[name]["wd_multiplier"] == 1]
+    expected = ["cls_token", "pos_embed", "mask_token", *(["register_tokens"] if registers else [])]
+    tokens = [name for name in expected if groups[name]["wd_multiplier"] == 1]
     spared = [
         name
         for name in ("blocks.0.norm1.weight", "blocks.0.ls1.gamma", "blocks.0.attn.qkv.bias")
         if groups[name]["wd_multiplier"] == 0
     ]
     patch = groups["patch_embed.proj.weight"]["lr_multiplier"]
-    confirmed = len(tokens) == len(spared) == 3 and math.isclose(patch, 0.2 * 0.9**3)
+    confirmed = tokens == expected and len(spared) == 3 and math.isclose(patch, 0.2 * 0.9**3)
     seen = f"decayed: {', '.join(tokens) or 'no token'}; not: {', '.join(spared)}; patch_embed lr times {patch:.4f}"
     return Observation(confirmed, seen)
 

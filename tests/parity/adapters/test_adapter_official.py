@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from parity import states
 from parity.adapters.common import optimizer_rows
 from parity.adapters.official import OfficialStack
-from parity.adapters.official_step import collate_of_official_training
+from parity.adapters.official_step import collate_of_official_training, options_of_official_loader
 from parity.checks.gradients import flat_step, step_inputs
 from parity.recipes import RECIPES, SMALL_ARCHITECTURES
 from parity.reference import open_reference
@@ -63,6 +63,17 @@ def test_the_collate_function_is_official_s_own(official_stack: OfficialStack) -
     assert collate.func is _official(official_stack, "data").collate_data_and_cast
     generator = collate.keywords["mask_generator"]
     assert (generator.get_shape(), generator.max_num_patches) == ((6, 6), 18.0)
+
+
+def test_what_official_gives_to_its_loader_is_read(official_stack: OfficialStack) -> None:
+    """Official's own words for a run that is resumed at iteration 7: its seed, its batch, and the collate function."""
+    config = RECIPES[0].config()
+    options = options_of_official_loader(official_stack._reference, config, start=7)
+    assert options["seed"] == 7
+    assert options["batch_size"] == config.train.batch_size_per_gpu
+    assert options["drop_last"] is True
+    assert options["collate_fn"].func is official_stack._reference.module("data.collate").collate_data_and_cast
+    assert options_of_official_loader(official_stack._reference, config)["seed"] == 0
 
 
 def test_official_functions_are_as_before_after_a_step(official_stack: OfficialStack) -> None:

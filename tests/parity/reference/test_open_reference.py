@@ -252,3 +252,14 @@ def test_cuda_device_gets_the_real_kernels(official_root: Path, monkeypatch: pyt
         "clip_grad_norm_, _streams of student and teacher",
         "torch.distributed process group",
     ]
+
+
+def test_the_verified_files_can_be_read(official_root: Path) -> None:
+    """Questions about the source are asked of the bytes that are compiled, not of what lies on the disk by then."""
+    with open_reference(str(official_root)) as reference:
+        assert set(reference.files) == set(resolve(str(official_root)).files)
+        source = reference.files["dinov2/loss/koleo_loss.py"].decode()
+        assert "class KoLeoLoss" in source
+        module = reference.module("loss.koleo_loss")
+        assert module.__loader__ is not None
+        assert module.__loader__.get_source(module.__name__) == source  # type: ignore[attr-defined]  # a source loader
