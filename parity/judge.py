@@ -113,6 +113,7 @@ class Judge:
         forms: other forms of the subject by name, judged beside it by the same rules; see `parity.stack.forms_of`.
         failed: where computations whose meaning differs (T1, or what is no float) are kept, for `parity.trace`; None
             where they are too large to be run again.
+        memory: where what the reference gave is kept by prefix, for a check that is made again; None to forget it.
     """
 
     reference: object
@@ -121,6 +122,7 @@ class Judge:
     tiers: tuple[str, ...] = field(default=("T0", "T1", "T2"))
     forms: Mapping[str, object] = field(default_factory=dict)
     failed: list[Failed] | None = None
+    memory: dict[str, Any] | None = None
 
     def __call__(self, prefix: str, compute: Computation, inputs: Inputs) -> Iterator[Comparison]:
         """Yield the comparisons of every tensor that `compute` returns, tier by tier, form by form.
@@ -129,6 +131,8 @@ class Judge:
         own with nothing.
         """
         known = _Known(self.reference, _on_copies(compute), inputs, self.replicates)
+        if self.memory is not None:
+            known = self.memory.setdefault(prefix, known)
         for start, stack in [
             (prefix, self.subject),
             *((f"{name}/{prefix}", form) for name, form in self.forms.items()),

@@ -46,6 +46,7 @@ class Context:
         quick: true where the user asked for the minute-long run.
         shared: results that one check leaves for another under the same recipe.
         failed: computations whose meaning differs, left by the check's judges for `parity.trace`.
+        memory: what the reference gave, kept for the same check of another subject; None where there is none.
     """
 
     reference: Any
@@ -56,6 +57,7 @@ class Context:
     quick: bool
     shared: dict[str, Any] = field(default_factory=dict)
     failed: list[Failed] = field(default_factory=list)
+    memory: dict[str, Any] | None = None
 
     def required_recipe(self) -> Recipe:
         """Return the recipe of a check that depends on one.

@@ -129,6 +129,7 @@ def _whole_step(context: Context) -> Iterator[Observation]:
             replicates=1 if recipe.heavy else 4,
             forms=forms,
             failed=None if recipe.heavy else context.failed,
+            memory=None if recipe.heavy else context.memory,
         )
         yield from judge(state, compute, inputs)
         if state == "generic" and not recipe.heavy:

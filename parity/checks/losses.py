@@ -23,9 +23,13 @@ _TEMPERATURES = (0.04, 0.07)
 
 
 def _judge(context: Context, prefix: str, compute: Computation, inputs: Inputs) -> Iterator[Observation]:
-    yield from Judge(context.reference, context.subject, forms=forms_of(context.subject), failed=context.failed)(
-        prefix, compute, inputs
-    )
+    yield from Judge(
+        context.reference,
+        context.subject,
+        forms=forms_of(context.subject),
+        failed=context.failed,
+        memory=context.memory,
+    )(prefix, compute, inputs)
 
 
 def _targets(rows: int, seed: int) -> Tensor:

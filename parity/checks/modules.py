@@ -134,7 +134,7 @@ def _backbone(context: Context) -> Iterator[Observation]:
         def compute(stack: Any, given: Inputs, training: bool = training, as_list: bool = as_list) -> dict[str, Tensor]:
             return _run_backbone(stack, config, given, training=training, as_list=as_list, seed=5)
 
-        yield from Judge(context.reference, context.subject, failed=context.failed)(
+        yield from Judge(context.reference, context.subject, failed=context.failed, memory=context.memory)(
             f"backbone/{name}", compute, {**weights, **crops, **_coefficients()}
         )
 
@@ -162,7 +162,7 @@ def _head(context: Context) -> Iterator[Observation]:
                 return {"logits": logits.detach(), "gradient of tokens": tokens.grad, **gradients}
 
             inputs = {**tensors, **_coefficients(), "tokens": states.logits(11, width, 3, scale=1.0)}
-            yield from Judge(context.reference, context.subject, failed=context.failed)(
+            yield from Judge(context.reference, context.subject, failed=context.failed, memory=context.memory)(
                 f"head/{kind}/{name}", compute, inputs
             )
 

@@ -41,14 +41,6 @@ class Fingerprint:
     projection: float
     discrete: bool = False
 
-    @property
-    def trivial(self) -> bool:
-        """Whether all elements are 0, or all are 1, or there are none: such a tensor comes from anywhere.
-
-        A single number is not trivial: it may be a loss.
-        """
-        return self.numel == 0 or (self.numel > 1 and self.moments[-2] == self.moments[-1] in (0.0, 1.0))
-
     def vector(self) -> tuple[float, ...]:
         """Return what decides whether two contents are the same but for their arrangement."""
         return (self.rms, *self.moments)
@@ -95,8 +87,8 @@ class Index:
         self._rows = {numel: np.array(sorted(rows)) for numel, rows in grouped.items()}
 
     def has(self, item: Fingerprint) -> bool:
-        """Return whether the side has a tensor of this content; trivial ones it always has."""
-        if item.trivial:
+        """Return whether the side has a tensor of this content; one without elements it always has."""
+        if item.numel == 0:
             return True
         rows = self._rows.get(item.numel)
         if rows is None:

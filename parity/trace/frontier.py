@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from parity.trace.fingerprint import Fingerprint, Index
-from parity.trace.record import UNWRITTEN, Operation
+from parity.trace.record import CONSTANT, UNWRITTEN, Operation
 
 __all__ = ["choices", "frontier", "index_of", "producer"]
+
+_NEUTRAL = UNWRITTEN | CONSTANT
 
 _ROUNDING = 1e-12
 """Relative distance of moments of one content that is summed in two arrangements."""
@@ -63,7 +65,7 @@ def frontier(operations: Sequence[Operation], results: Iterable[Fingerprint], ot
         earlier = [p for item, writers in unknown for p in producers.of(item, before=op.index, writers=writers)]
         if earlier:
             waiting += earlier
-        elif op.name not in UNWRITTEN and not all(other.has(item) for item in op.outputs):
+        elif op.name not in _NEUTRAL and not all(other.has(item) for item in op.outputs):
             found.append(op)
     return sorted(found, key=lambda op: op.index)
 
@@ -85,8 +87,8 @@ class _Producers:
         index = self._last(item, before)
         if index is not None:
             op = self._operations[index]
-            return [] if op.name in UNWRITTEN else [op]
-        return [self._operations[i] for i in writers if i < before and self._operations[i].name not in UNWRITTEN]
+            return [] if op.name in _NEUTRAL else [op]
+        return [self._operations[i] for i in writers if i < before and self._operations[i].name not in _NEUTRAL]
 
     def _last(self, item: Fingerprint, before: int) -> int | None:
         """Return the index of that operation; sums of another arrangement of the same numbers differ by rounding."""

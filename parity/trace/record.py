@@ -24,10 +24,16 @@ from torch.utils._pytree import tree_leaves
 
 from parity.trace.fingerprint import Fingerprint, fingerprint
 
-__all__ = ["UNWRITTEN", "Operation", "Recorder"]
+__all__ = ["CONSTANT", "UNWRITTEN", "Operation", "Recorder"]
 
 UNWRITTEN = frozenset({"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "resize_"})
 """Operations whose result is memory that was not written: its content says nothing."""
+
+CONSTANT = frozenset(
+    {"zeros", "zeros_like", "new_zeros", "zero_", "ones", "ones_like", "new_ones"}
+    | {"full", "full_like", "new_full", "fill_", "scalar_tensor"}
+)
+"""Operations whose result depends on no tensor: what they make, anybody may make."""
 
 _SCALARS = (bool, int, float, complex, str, torch.dtype, torch.layout, torch.memory_format, type(None))
 

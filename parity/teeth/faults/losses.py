@@ -13,6 +13,8 @@ _KOLEO = "port.losses.koleo:KoLeoLoss."
 _CENTER = "port.losses.centering:CenteredLoss."
 _SINKHORN = "port.losses.sinkhorn:sinkhorn_knopp"
 
+# The token itself is a content that official has; that its distance vanishes is not.
+_ITSELF = r"first differs at (?:sub|add)\(.*port/losses/koleo\.py:\d+ in forward"
 _IBOT_SUM = "return -loss.sum() / student_masks_flat.shape[0]"
 _LIKELIHOOD = "teacher * torch.log_softmax(widened(student) / self.student_temp, dim=-1)"
 _ROWS = "        Q /= _summed_over_ranks(torch.sum(Q, dim=1, keepdim=True))\n"
@@ -137,9 +139,23 @@ FAULTS = (
         "losses.centering",
     ),
     _koleo("no-offset", "no offset in the logarithm", "torch.log(distances + eps)", "torch.log(distances)"),
-    _koleo("self-zero", "diagonal filled with 0", "fill_diagonal_(-1)", "fill_diagonal_(0)", "pairwise_NNs_inner"),
-    _koleo("self", "every token is its own neighbour", "dots.fill_diagonal_(-1)", "pass", "pairwise_NNs_inner"),
-    _koleo("farthest", "the farthest token", "torch.max(dots", "torch.min(dots", "pairwise_NNs_inner"),
+    _koleo(
+        "self-zero",
+        "diagonal filled with 0",
+        "fill_diagonal_(-1)",
+        "fill_diagonal_(0)",
+        "pairwise_NNs_inner",
+        cause=_ITSELF,
+    ),
+    _koleo(
+        "self",
+        "every token is its own neighbour",
+        "dots.fill_diagonal_(-1)",
+        "pass",
+        "pairwise_NNs_inner",
+        cause=_ITSELF,
+    ),
+    _koleo("farthest", "the farthest token", "torch.max(dots", "torch.max(-dots.abs()", "pairwise_NNs_inner"),
     _koleo(
         "unnormalised",
         "tokens of any length",

@@ -79,17 +79,25 @@ def test_sizes_are_never_confused() -> None:
     assert not Index([fingerprint(x)]).has(fingerprint(torch.cat((x, x))))
 
 
-@pytest.mark.parametrize("value", [torch.zeros(3), torch.ones(2, 2), torch.ones(3, dtype=torch.bool), torch.empty(0)])
-def test_trivial_tensors_are_known_everywhere(value: Tensor) -> None:
-    """Zeros, ones and tensors without elements come from anywhere: their absence accuses nobody."""
-    assert Index([]).has(fingerprint(value))
-
-
-@pytest.mark.parametrize("value", [torch.tensor(0.0), torch.tensor(4.0), torch.full((5,), 0.2)])
-def test_single_numbers_and_other_constants_are_not_trivial(value: Tensor) -> None:
-    """A loss is a single number, and a gradient of a mean is constant."""
+@pytest.mark.parametrize("value", [torch.tensor(0.0), torch.tensor(4.0), torch.zeros(3), torch.full((5,), 0.2)])
+def test_constants_are_contents(value: Tensor) -> None:
+    """A loss is a single number, a difference may vanish, and a gradient of a mean is constant."""
     assert not Index([]).has(fingerprint(value))
     assert Index([fingerprint(value)]).has(fingerprint(value))
+
+
+def test_nothing_is_known_everywhere() -> None:
+    """A tensor without elements has no content that could differ."""
+    assert Index([]).has(fingerprint(torch.empty(0, 3)))
+
+
+def test_order_counts_where_it_is_asked_for() -> None:
+    """Indices in another order are another choice; whole numbers say that they are such."""
+    x, y = torch.tensor([2, 0, 1]), torch.tensor([0, 1, 2])
+    assert Index([fingerprint(x)]).has(fingerprint(y))
+    assert not Index([fingerprint(x)], arranged=True).has(fingerprint(y))
+    assert Index([fingerprint(x)], arranged=True).has(fingerprint(x.clone()))
+    assert [fingerprint(t).discrete for t in (x, x.double(), x > 1)] == [True, False, False]
 
 
 def test_not_finite_contents_match_themselves_alone() -> None:

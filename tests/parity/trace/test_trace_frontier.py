@@ -181,6 +181,22 @@ def test_a_fault_in_the_backward_pass_is_named_there() -> None:
     assert (op.name, op.backward) == ("mul", True)
 
 
+def test_constants_that_a_rewrite_makes_are_not_accused() -> None:
+    """A buffer of zeros has no inputs, and official may have none of that size."""
+
+    def yours(x: Tensor) -> Tensor:
+        out = torch.zeros(8, 6, dtype=torch.float64)
+        out.add_(x.t())
+        return (out.t() * 1.5).cos()
+
+    assert [op.name for op in begins(yours, lambda x: (x * 1.25).cos())] == ["mul"]
+
+
+def test_a_difference_that_vanishes_is_where_it_begins() -> None:
+    """Zeros that an operation computed are its result like any other."""
+    assert [op.name for op in begins(lambda x: (x - x + 0.1).log() @ W, lambda x: (x - V[:6] + 9).log() @ W)] == ["sub"]
+
+
 def test_nothing_that_differs_has_no_frontier() -> None:
     """A result that official has is not traced back."""
     with Recorder() as recorder:
