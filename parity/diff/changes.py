@@ -178,8 +178,9 @@ def _by_name(records: Sequence[Record]) -> dict[tuple[str, str, int], Record]:
     named = {}
     for record in records:
         key = record.name, record.tier
-        named[(*key, seen.get(key, 0))] = record
-        seen[key] = seen.get(key, 0) + 1
+        often = seen.get(key, 0)
+        named[record.name, record.tier, often] = record
+        seen[key] = often + 1
     return named
 
 

@@ -6,11 +6,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from parity.errors import ReportError
 from parity.report.json_report import SCHEMA
 from parity.report.records import Record, number_of, records_of
+from parity.results import Status
 
 __all__ = ["INSTRUMENT", "Check", "Report", "load_report"]
 
@@ -18,7 +19,7 @@ INSTRUMENT = "instrument"
 """The id under which a run's self-checks are compared."""
 
 _WRITTEN_BY = "what `python -m parity run --json FILE` writes"
-_STATUSES = ("passed", "diverged", "not_run", "error")
+_STATUSES = get_args(Status)
 _T = TypeVar("_T")
 
 

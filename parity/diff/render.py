@@ -240,4 +240,6 @@ def _verdict(difference: Difference, exit_code: int | None) -> str:
     if difference.exit_code:
         return printable(f"WORSE: {', '.join(difference.reasons)} · exit {code}")
     told = "nothing differs but times" if difference.empty else "everything that passed in A passes in B"
+    if _notes(difference):
+        told = "nothing that can be compared is worse"
     return f"NOT WORSE: {told} · exit {code}"

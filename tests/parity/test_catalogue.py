@@ -32,7 +32,8 @@ def planned(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [*DIFFERENCES, *FAMILIES, "T0", "T1", "T2", "substitutes", "document", "reference", *QUIRKS]
+    "name",
+    [*DIFFERENCES, *FAMILIES, "T0", "T1", "T2", "substitutes", "document", "reference", "reports", "diff", *QUIRKS],
 )
 def test_every_id_has_a_text(name: str) -> None:
     """Differences, families, tiers, substitutes, causes and the quirks of these checks are explained."""

@@ -180,6 +180,7 @@ def test_an_older_report_is_told(tmp_path: Path) -> None:
     difference = compare_reports(load_report(first), load_report(second))
     note = "A does not name its comparisons (it was written before reports did): compared by counts alone"
     assert note in as_markdown(difference)
+    assert as_markdown(difference).splitlines()[0] == "## NOT WORSE: nothing that can be compared is worse · exit 0"
 
 
 def test_hostile_text_stays_text(tmp_path: Path) -> None:

@@ -8,9 +8,13 @@ from typing import Any
 import pytest
 from fabricated_diffs import base
 from fabricated_reports import everything
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from parity.diff.changes import compare_reports
 from parity.diff.load import load_report
+from parity.diff.render import as_json as diff_as_json
+from parity.diff.render import as_markdown
 from parity.errors import ReportError
 from parity.report import as_json
 from parity.report.json_report import MOST_DIVERGENCES
@@ -159,6 +163,37 @@ def test_a_report_that_was_changed_is_refused(report: Write, path: str, value: A
     with pytest.raises(ReportError) as raised:
         load_report(report(document))
     assert expected in str(raised.value)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.floats() | st.sampled_from(["", "passed", "NaN", "losses/a"]),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["id", "names", "a"]), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+PLACES = [
+    "schema", "reference", "subject", "environment", "options", "doctor", "doctor.0", "doctor.0.error", "checks",
+    "checks.0", "checks.0.id", "checks.0.status", "checks.0.compared", "checks.0.names", "checks.0.names.0",
+    "checks.0.inexact", "checks.0.inexact.0", "checks.0.inexact.0.0", "checks.0.inexact.0.4", "names", "names.0",
+    "summary", "summary.attribution", "exit_code",
+]  # fmt: skip
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.sampled_from(PLACES), value=JSON)
+def test_whatever_stands_in_a_report_it_is_read_or_refused(report: Write, place: str, value: Any) -> None:
+    """Any JSON at any place: no error but `ReportError`, and what is read can be compared and told."""
+    document = _document()
+    _set(document, place, value)
+    path = report(document)
+    try:
+        read = load_report(path)
+    except ReportError:
+        return
+    difference = compare_reports(read, load_report(report(_document())))
+    assert as_markdown(difference).startswith(("## WORSE: ", "## NOT WORSE: "))
+    json.loads(diff_as_json(difference))
 
 
 def test_keys_of_later_versions_are_ignored(report: Write) -> None:

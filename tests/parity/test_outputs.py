@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,8 @@ from parity.cli import main
 from parity.errors import OutputError, ReferenceSourceError, UsageError
 from parity.outputs import RUN_OUTPUTS, Render, require_possible, run_renderers, write_outputs
 from parity.results import RunResult
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -58,6 +61,15 @@ def test_every_format_is_written_and_reads_as_what_it_is(give: Callable[[RunResu
 def test_there_is_a_renderer_for_every_format() -> None:
     """An option without a renderer would fail after the run."""
     assert set(run_renderers(passing())) == set(RUN_OUTPUTS) == {"json", "markdown", "junit", "html"}
+
+
+def test_nox_writes_every_format() -> None:
+    """`nox -s parity` names a file for each, which git ignores and CI keeps."""
+    named = re.findall(r'"--(\w+)": "(parity-report\.\w+)"', (ROOT / "noxfile.py").read_text("utf-8"))
+    assert [name for name, _ in named] == list(RUN_OUTPUTS)
+    assert len({file for _, file in named}) == len(named)
+    assert "/parity-report*" in (ROOT / ".gitignore").read_text("utf-8").splitlines()
+    assert "parity-report.*" in (ROOT / ".github/workflows/parity.yml").read_text("utf-8")
 
 
 @pytest.mark.parametrize("first", RUN_OUTPUTS)
