@@ -8,13 +8,27 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from parity.errors import NoVerdictError, SubjectError
+from parity.ranks import Ranks
 from parity.recipes import FEATURES, Recipe
 from parity.results import CheckResult, Comparison, Exhibit, Finding, ReferenceInfo
 from parity.stack import capability, stack_name
 
 __all__ = ["FAMILIES", "Check", "Context", "NotRunError", "Observation", "Partly", "describe_error", "run_check"]
 
-FAMILIES = ("files", "masks", "collate", "losses", "schedules", "param_groups", "modules", "gradients", "trajectory")
+FAMILIES = (
+    "files",
+    "masks",
+    "collate",
+    "losses",
+    "prototype",
+    "schedules",
+    "param_groups",
+    "modules",
+    "gradients",
+    "trajectory",
+    "checkpoint",
+    "distributed",
+)
 
 
 @dataclass(frozen=True)
@@ -43,6 +57,7 @@ class Context:
         seeds: how many seeds the mask checks draw; other checks scale with it.
         quick: true where the user asked for the minute-long run.
         shared: results that one check leaves for another under the same recipe.
+        ranks: starts two processes of each side; None where there can be none.
     """
 
     reference: Any
@@ -52,6 +67,7 @@ class Context:
     seeds: int
     quick: bool
     shared: dict[str, Any] = field(default_factory=dict)
+    ranks: Ranks | None = None
 
     def required_recipe(self) -> Recipe:
         """Return the recipe of a check that depends on one.
@@ -74,7 +90,7 @@ class Check:
 
     Attributes:
         id: `family.name`.
-        level: `L0` … `L4`.
+        level: `L0` … `L5`.
         title: one line: what is compared.
         official: official files and lines that the reference side executes.
         needs: capabilities that the subject must offer.
