@@ -136,7 +136,10 @@ def _add_run(commands: Any, formatter: type[argparse.HelpFormatter]) -> None:
         "--seeds", type=positive, metavar="N", help="masks drawn per check (default: 4000, 600 with --quick)"
     )
     run.add_argument(
-        "--quick", action="store_true", default=None, help="fewer masks, no variants of recipes, no full-size step"
+        "--quick",
+        action="store_true",
+        default=None,
+        help="fewer masks, no variants of recipes, no full-size step, no ranks",
     )
     run.add_argument("--json", type=output_file, metavar="FILE", help="write the result as JSON, schema 1")
     run.add_argument("--markdown", type=output_file, metavar="FILE", help="write a summary for a GitHub job")

@@ -45,7 +45,8 @@ class Options:
         level: the highest level that is run.
         only: families; empty for all.
         seeds: masks drawn per check; 0 for the default of the run's length.
-        quick: the three recipes without variants, fewer seeds, no full-size step, a short training.
+        quick: the three recipes without variants, fewer seeds, no full-size step, a short training, and no ranks
+            unless `only` names them.
     """
 
     reference: str = "auto"
@@ -89,6 +90,8 @@ def plan(options: Options) -> list[Planned]:
             continue
         if _LEVELS.index(check.level) > _LEVELS.index(options.level):
             continue
+        if options.quick and check.level == "L5" and not options.only:
+            continue  # four processes that import torch take as long as all the rest
         if check.recipes == "none":
             planned.append(Planned(check, None))
         planned += [Planned(check, recipe) for recipe in recipes if _applies(check, recipe, options)]

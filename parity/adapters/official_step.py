@@ -156,10 +156,13 @@ def average_over_ranks(module: nn.Module) -> None:
     """Average gradients as FSDP does (`dinov2/fsdp/__init__.py:45`); one rank keeps its own, bit for bit."""
     if dist.get_world_size() == 1:
         return
-    for parameter in module.parameters():
-        if parameter.grad is not None:
-            dist.all_reduce(parameter.grad)
-            parameter.grad /= dist.get_world_size()
+    gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+    # In one piece, as FSDP's flat parameters are.
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    for gradient, part in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient))
 
 
 class _NoModel(nn.Module):

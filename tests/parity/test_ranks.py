@@ -3,11 +3,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
+from torch import Tensor
 
 from parity.ranks import GroupError, Pair, RanksError, RemoteStack, pair
 
@@ -64,31 +66,29 @@ def test_a_pair_answers_again_and_again(stand_in: Callable[..., Pair]) -> None:
         for _ in range(3):
             answers = _ask(two)
             assert [list(answer) for answer in answers] == [["x"], ["x"]]
-        assert two.alive
     assert not two.alive
     assert all(_gone(pid) for pid in pids)
     assert not folder.exists()
 
 
-def test_tensors_go_to_the_rank_that_they_are_for(stand_in: Callable[..., Pair]) -> None:
+class _Noting:
+    """In the place of a pair: notes what each rank is given."""
+
+    def __init__(self) -> None:
+        self.seen: list[list[str]] = []
+
+    def ask(self, case: str, options: object, tensors: Sequence[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+        """Answer with one tensor of each rank."""
+        self.seen = [sorted(own) for own in tensors]
+        return [{"y": torch.zeros(1)}, {"y": torch.ones(1)}]
+
+
+def test_tensors_go_to_the_rank_that_they_are_for() -> None:
     """`rank N/name` to rank N as `name`, others to both; answers come back under the rank's name."""
-    seen: list[list[str]] = []
-
-    class Noting(Pair):
-        def ask(self, case: str, options: object, tensors: object) -> list[dict[str, torch.Tensor]]:
-            seen.extend(sorted(own) for own in tensors)  # type: ignore[attr-defined] # a sequence, as Pair's
-            return [{"y": torch.zeros(1)}, {"y": torch.ones(1)}]
-
-    with stand_in() as two:
-        two.__class__ = Noting
-        given = {
-            "state w": torch.ones(1),
-            "rank 0/b": torch.ones(1),
-            "rank 1/b": torch.ones(1),
-            "rank 1/c": torch.ones(1),
-        }
-        found = RemoteStack(object(), two).run("step", {}, given)
-    assert seen == [["b", "state w"], ["b", "c", "state w"]]
+    noting = _Noting()
+    given = {name: torch.ones(1) for name in ("state w", "rank 0/b", "rank 1/b", "rank 1/c")}
+    found = RemoteStack(object(), cast(Pair, noting)).run("step", {}, given)
+    assert noting.seen == [["b", "state w"], ["b", "c", "state w"]]
     assert {name: float(value) for name, value in found.items()} == {"rank 0/y": 0.0, "rank 1/y": 1.0}
 
 

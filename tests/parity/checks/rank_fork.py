@@ -68,7 +68,7 @@ def _centre(finish: Callable[[Tensor, int], Tensor]) -> Callable[[Any], None]:
 
 @contextmanager
 def _not_reduced() -> Iterator[None]:
-    with mock.patch.object(centering.dist, "all_reduce", return_value=None):
+    with mock.patch("torch.distributed.all_reduce", return_value=None):
         yield
 
 
@@ -81,7 +81,7 @@ def _pooled(self: Any, teacher_output: Tensor) -> Tensor:
     return total / count
 
 
-def _gradients(change: Callable[[Tensor], None]) -> Callable[[Any, Any], None]:
+def _gradients(change: Callable[[Tensor], object]) -> Callable[[TrainStep], None]:
     optimize = TrainStep._optimize
 
     def faulty(self: TrainStep) -> None:
@@ -106,25 +106,6 @@ def _fails_on_rank_1(*_: Any, **__: Any) -> None:
     dist.barrier()  # rank 0 waits, as for a gradient
 
 
-PATCHES: dict[str, Callable[[], Any]] = {
-    "": lambda: mock.patch.object(sinkhorn, "__doc__", sinkhorn.__doc__),
-    "sinkhorn not reduced": lambda: mock.patch.object(sinkhorn, "_summed_over_ranks", _local),
-    "sinkhorn rows not reduced": lambda: mock.patch.object(sinkhorn, "_summed_over_ranks", _only_the_total),
-    "sinkhorn sum not reduced": lambda: mock.patch.object(sinkhorn, "_summed_over_ranks", _only_the_rows),
-    "count not reduced": lambda: mock.patch("port.losses.ibot.total_from_tensor", lambda n_rows: n_rows),
-    "count reduced twice": lambda: mock.patch("port.losses.ibot.total_from_tensor", _twice),
-    "centre not reduced": lambda: _centre_patch(lambda mean, _: mean, reduced=False),
-    "centre summed": lambda: _centre_patch(lambda mean, _: mean),
-    "centre divided twice": lambda: _centre_patch(lambda mean, world: mean / world / world),
-    "centre pooled": lambda: mock.patch.object(iBOTPatchLoss, "batch_center", _pooled),
-    "centre kept": lambda: mock.patch.object(iBOTPatchLoss, "batch_center", _kept),
-    "gradients summed": lambda: mock.patch.object(TrainStep, "_optimize", _gradients(lambda g: g.mul_(2))),
-    "gradients not reduced": lambda: mock.patch("parity.adapters.port.parallelise", return_value=None),
-    "rates of one rank": lambda: mock.patch("parity.adapters.port.official_settings", _for_one_rank),
-    "fails on rank 1": lambda: mock.patch.object(SSLMetaArch, "forward_backward", _fails_on_rank_1),
-}
-
-
 _batch_center = iBOTPatchLoss.batch_center
 
 
@@ -142,6 +123,25 @@ def _centre_patch(finish: Callable[[Tensor, int], Tensor], *, reduced: bool = Tr
         else:
             with _not_reduced():
                 yield
+
+
+PATCHES: dict[str, Callable[[], Any]] = {
+    "": lambda: mock.patch.object(sinkhorn, "__doc__", sinkhorn.__doc__),
+    "sinkhorn not reduced": lambda: mock.patch.object(sinkhorn, "_summed_over_ranks", _local),
+    "sinkhorn rows not reduced": lambda: mock.patch.object(sinkhorn, "_summed_over_ranks", _only_the_total),
+    "sinkhorn sum not reduced": lambda: mock.patch.object(sinkhorn, "_summed_over_ranks", _only_the_rows),
+    "count not reduced": lambda: mock.patch("port.losses.ibot.total_from_tensor", lambda n_rows: n_rows),
+    "count reduced twice": lambda: mock.patch("port.losses.ibot.total_from_tensor", _twice),
+    "centre not reduced": lambda: _centre_patch(lambda mean, _: mean, reduced=False),
+    "centre summed": lambda: _centre_patch(lambda mean, _: mean),
+    "centre divided twice": lambda: _centre_patch(lambda mean, world: mean / world / world),
+    "centre pooled": lambda: mock.patch.object(iBOTPatchLoss, "batch_center", _pooled),
+    "centre kept": lambda: mock.patch.object(iBOTPatchLoss, "batch_center", _kept),
+    "gradients summed": lambda: mock.patch.object(TrainStep, "_optimize", _gradients(lambda g: g.mul_(2))),
+    "gradients not reduced": lambda: mock.patch("parity.adapters.port.parallelise", return_value=None),
+    "rates of one rank": lambda: mock.patch("parity.adapters.port.official_settings", _for_one_rank),
+    "fails on rank 1": lambda: mock.patch.object(SSLMetaArch, "forward_backward", _fails_on_rank_1),
+}
 
 
 class RankFork(PortStack):

@@ -17,7 +17,7 @@ from parity.attribution.resume import attribute_resume
 from parity.checks import resume, training_runs, trajectory
 from parity.checks.growth import step_of
 from parity.checks.resume import CHECKS
-from parity.checks.training_runs import SNAPSHOTS
+from parity.checks.training_runs import LENGTH, SNAPSHOTS
 from port.checkpoint import Checkpointer, Metadata, training_state
 from port.losses.centering import CenteredLoss
 from port.step import TrainStep
@@ -144,7 +144,7 @@ def test_the_long_run_is_resumed_after_half_of_it(official: Remembering, monkeyp
 
     Twenty steps stand for the hundred here, and one further step for ten.
     """
-    assert (resume.LENGTH, resume._stop(resume.LENGTH), resume._FURTHER) == (100, 49, 10)
+    assert (LENGTH, resume._stop(LENGTH), resume._FURTHER) == (100, 49, 10)
     assert resume._stop(100) + resume._FURTHER in SNAPSHOTS
     monkeypatch.setattr(resume, "LENGTH", 20)
     monkeypatch.setattr(resume, "_FURTHER", 1)
