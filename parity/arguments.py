@@ -26,8 +26,21 @@ __all__ = [
     "unknown_arguments",
 ]
 
-FAMILIES = ("files", "masks", "collate", "losses", "schedules", "param_groups", "modules", "gradients", "trajectory")
-LEVELS = ("L0", "L1", "L2", "L3", "L4")
+FAMILIES = (
+    "files",
+    "masks",
+    "collate",
+    "losses",
+    "prototype",
+    "schedules",
+    "param_groups",
+    "modules",
+    "gradients",
+    "trajectory",
+    "checkpoint",
+    "distributed",
+)
+LEVELS = ("L0", "L1", "L2", "L3", "L4", "L5")
 SOURCES = ("auto", "github", "pypi")
 SUBJECTS = ("port", "legacy", "document")
 

@@ -47,13 +47,16 @@ families:
   masks          block masks, drawn from the same random stream
   collate        masked counts, weights, indices and casts of a batch
   losses         DINO, iBOT and KoLeo losses, Sinkhorn, centres, with input gradients
+  prototype      the loss that official has not: its definition, gradients, masks, identities
   schedules      lr, weight decay, momentum and temperature at every iteration
   param_groups   effective lr and weight decay of every parameter, by name
   modules        patch embedding, blocks, packed forward and heads
   gradients      a training step: loss terms, gradients, clipping, parameters, teacher, centres
-  trajectory     100 training steps: losses, parameters, moments, teacher, centres on the way
+  trajectory     100 training steps, also resumed in the middle: losses, parameters, moments, teacher, centres
+  checkpoint     official checkpoints into the subject and back, bit for bit; what does not fit is refused
+  distributed    two ranks against two ranks: Sinkhorn, centres, averaged gradients
 
-levels: L0 files, L1 operations, L2 modules, L3 a training step, L4 a hundred; each includes those before it
+levels: L0 files, L1 operations, L2 modules, L3 a training step, L4 a hundred, L5 two ranks; each includes those before
 
 subjects:
   port           the training stack of this project
@@ -132,7 +135,7 @@ def _add_run(commands: Any, formatter: type[argparse.HelpFormatter]) -> None:
     _add_reference(run)
     run.add_argument("--subject", type=subject_name, metavar="NAME", help="what is compared (default: port)")
     run.add_argument("--recipe", action="append", metavar="NAME", help="a configuration; repeatable (default: all)")
-    run.add_argument("--level", type=level, metavar="L0..L4", help="how far to go (default: L4)")
+    run.add_argument("--level", type=level, metavar="L0..L5", help="how far to go (default: L5)")
     run.add_argument(
         "--only", type=families, action="extend", metavar="FAMILY,…", help="these families alone; repeatable"
     )
@@ -140,7 +143,10 @@ def _add_run(commands: Any, formatter: type[argparse.HelpFormatter]) -> None:
         "--seeds", type=positive, metavar="N", help="masks drawn per check (default: 4000, 600 with --quick)"
     )
     run.add_argument(
-        "--quick", action="store_true", default=None, help="fewer masks, no variants of recipes, no full-size step"
+        "--quick",
+        action="store_true",
+        default=None,
+        help="fewer masks, no variants of recipes, no full-size step, no ranks",
     )
     for name, text in RUN_OUTPUTS.items():
         run.add_argument(f"--{name}", type=output_file, metavar="FILE", help=text)

@@ -97,7 +97,7 @@ class CheckResult:
     Attributes:
         id: `family.check[recipe]`, stable between runs, e.g. `gradients.step[vitl14]`.
         family: one of the families of `python -m parity list`.
-        level: `L0` … `L4`.
+        level: `L0` … `L5`.
         status: passed, diverged, not_run or error.
         title: one line: what is compared.
         official: official files and lines that the reference side executed.

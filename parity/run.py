@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
+from typing import Any
 
 import torch
 
@@ -17,6 +18,7 @@ from parity.checks import CHECKS, Check, Context, run_check
 from parity.checks.base import describe_error
 from parity.doctor import examine
 from parity.errors import NoVerdictError, ReferenceSourceError
+from parity.ranks import Ranks
 from parity.recipes import RECIPES, SMALL_ARCHITECTURES, Recipe, select_recipes
 from parity.reference import Reference, open_reference
 from parity.results import Comparison, ReferenceInfo, RunResult
@@ -25,7 +27,7 @@ from parity.subjects import open_subject
 
 __all__ = ["Options", "Planned", "plan", "planned_checks", "run"]
 
-_LEVELS = ("L0", "L1", "L2", "L3", "L4")
+_LEVELS = ("L0", "L1", "L2", "L3", "L4", "L5")
 _SEEDS = 4000
 _QUICK_SEEDS = 600
 
@@ -44,14 +46,15 @@ class Options:
         level: the highest level that is run.
         only: families; empty for all.
         seeds: masks drawn per check; 0 for the default of the run's length.
-        quick: the three recipes without variants, fewer seeds, no full-size step, a short training.
+        quick: the three recipes without variants, fewer seeds, no full-size step, a short training, and no ranks
+            unless `only` names them.
     """
 
     reference: str = "auto"
     allow_modified_reference: bool = False
     subject: str = "port"
     recipes: tuple[str, ...] = ()
-    level: str = "L4"
+    level: str = "L5"
     only: tuple[str, ...] = ()
     seeds: int = 0
     quick: bool = False
@@ -88,6 +91,8 @@ def plan(options: Options) -> list[Planned]:
             continue
         if _LEVELS.index(check.level) > _LEVELS.index(options.level):
             continue
+        if options.quick and check.level == "L5" and not options.only:
+            continue  # four processes that import torch take as long as all the rest
         if check.recipes == "none":
             planned.append(Planned(check, None))
         planned += [Planned(check, recipe) for recipe in recipes if _applies(check, recipe, options)]
@@ -125,18 +130,23 @@ def run(options: Options, progress: ProgressCallback | None = None) -> RunResult
     planned = plan(options)
     threads = torch.get_num_threads()
     notify = progress or (lambda *_: None)
-    with opened(options) as (reference, official), open_subject(options.subject) as subject:
+    with (
+        opened(options) as (reference, official),
+        Ranks(reference.info, options.subject) as ranks,
+        open_subject(options.subject) as subject,
+    ):
         planned = _with_identity(planned, reference.info)
         notify("self-check", 0, len(planned) + 1)
         _use_threads(None, threads)
         examined = examine(official, select_recipes(("default",), quick=True)[0])
         _require_sound(examined, reference.info)
-        results = []
+        results, shared = [], dict[str, dict[str, Any]]()
         for done, item in enumerate(planned, start=1):
             notify(item.id, done, len(planned) + 1)
             _use_threads(item.recipe, threads)
-            context = Context(official, reference.info, subject, item.recipe, options.mask_seeds, options.quick)
-            results.append(run_check(item.check, context))
+            given = (official, reference.info, subject, item.recipe, options.mask_seeds, options.quick)
+            left = shared.setdefault(item.recipe.name if item.recipe else "", {})
+            results.append(run_check(item.check, Context(*given, shared=left, ranks=ranks)))
         notify("done", len(planned) + 1, len(planned) + 1)
         attribute_modified_reference(reference.info, results)
         return RunResult(

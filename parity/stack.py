@@ -75,13 +75,15 @@ CAPABILITIES: Mapping[str, Capability] = {
     "koleo_loss": Capability("koleo_loss(student_output (B, D))", "scalar tensor", "dinov2/loss/koleo_loss.py:37-48"),
     "sinkhorn": Capability(
         "sinkhorn(kind: 'dino' | 'ibot', teacher_output (M, K), teacher_temp: float)",
-        "assignment probabilities (M, K); rows sum to 1",
+        "assignment probabilities (M, K); rows sum to 1. In a process group of several ranks the rows are this "
+        "rank's, and sums are over all ranks",
         "dinov2/loss/dino_clstoken_loss.py:35-61, dinov2/loss/ibot_patch_loss.py:60-91",
     ),
     "softmax_center": Capability(
         "softmax_center(kind: 'dino' | 'ibot', teacher_outputs: list[Tensor (M, K)], teacher_temp: float)",
         "(list of targets (M, K), one per batch, each followed by a centre update; centre (K,) with the "
-        "pending update applied)",
+        "pending update applied). In a process group of several ranks the batches are this rank's, and the centre is "
+        "of all",
         "dinov2/loss/dino_clstoken_loss.py:29-33, 76-99",
     ),
     "schedules": Capability(
@@ -144,10 +146,48 @@ CAPABILITIES: Mapping[str, Capability] = {
         "torch is seeded with `seed + iteration` before each; 'snapshots' may hold fewer parts or none",
         "dinov2/train/train.py:134-300",
     ),
+    "resumed_trajectory": Capability(
+        "resumed_trajectory(config, state: dict[str, Tensor], batches: list[dict], snapshots: list[int], seed: int, "
+        "stop: int)",
+        "as training_trajectory: the same training, but after iteration `stop` everything is saved in the stack's own "
+        "way, dropped, and loaded into a fresh model, optimizer and whatever else, which goes on",
+        "dinov2/train/train.py:150-153",
+    ),
+    "load_checkpoint": Capability(
+        "load_checkpoint(config, checkpoint: dict)",
+        "{'model': {name: tensor}, 'exp_avg': …, 'exp_avg_sq': …, 'step': …} as a fresh model (names as in init_state) "
+        "and optimizer (names of the student's parameters, without 'student.') hold it after loading official's "
+        "training checkpoint {'model': state dict, 'optimizer': state dict of AdamW over official's groups, "
+        "'iteration': int}; 'model' alone will do. Raises an error that names the tensor where one is missing, extra "
+        "or misshapen",
+        "dinov2/fsdp/__init__.py:114",
+    ),
+    "export_checkpoint": Capability(
+        "export_checkpoint(config, held: dict[str, dict[str, Tensor]], iteration: int)",
+        "official's training checkpoint, as load_checkpoint is given it, of a model and optimizer that hold what "
+        "load_checkpoint returned; names as official spells them for this config, chunks included; 'model' alone "
+        "will do",
+        "dinov2/fsdp/__init__.py:86",
+    ),
+    "load_weights": Capability(
+        "load_weights(config, checkpoint: dict)",
+        "{'backbone.…': tensor, and 'dino_head.…', 'ibot_head.…' where the stack reads heads} after a file with this "
+        "content was loaded into a fresh network: the teacher's where it has both. Raises an error that names the "
+        "tensor where one is missing, extra or misshapen",
+        "dinov2/utils/utils.py:20",
+    ),
+    "distributed_step": Capability(
+        "distributed_step(config, state: dict[str, Tensor], batch: dict, iteration: int, seed: int)",
+        "as training_step, called on each rank of an initialised gloo group at once: `batch` and `seed` are the "
+        "rank's own; 'losses' are averaged over ranks, and gradients before anything uses them. At least 'gradients'",
+        "dinov2/train/train.py:134-300, dinov2/fsdp/__init__.py:21-58",
+    ),
     "prototype_loss": Capability(
         "prototype_loss(mode: str, student_tokens (R, N, D), teacher_tokens (R, N, D), masks bool (R, N)), "
         "with an attribute prototype_modes: tuple[str, …] on the stack",
-        "scalar tensor",
+        "scalar tensor: the student's term, with the D axes of the feature space as prototypes. It is taken to use "
+        "student_temp 0.1, teacher_temp 0.07 and three sinkhorn_iterations over all R * N teacher tokens, unless an "
+        "attribute prototype_settings, a mapping with these keys, says otherwise",
         "none: official has no prototype loss; judged by its definition",
     ),
 }

@@ -25,6 +25,8 @@ from port.student_teacher import StudentTeacher
 __all__ = ["NOT_OFFERED", "DocumentStack"]
 
 _UNCHANGED = "the document proposes no change here: the fork's is official's, see the legacy stack"
+_NO_TRAINING = "it does not train, see gradients.step"
+_CHECKPOINT = "the document says nothing of checkpoints"
 
 NOT_OFFERED: dict[str, str] = {
     "dino_loss": "section 1 feeds it backbone CLS tokens, not the head's outputs: no prototypes to compare",
@@ -41,7 +43,12 @@ NOT_OFFERED: dict[str, str] = {
         "it does not train: helpers without imports, backbone outputs indexed as a list per crop, [B] weights "
         "for an iBOT loss over flat tokens, groups that fail on heads, masks that overflow `upperbound`"
     ),
-    "training_trajectory": "it does not train, see gradients.step",
+    "training_trajectory": _NO_TRAINING,
+    "resumed_trajectory": _NO_TRAINING,
+    "distributed_step": _NO_TRAINING,
+    "load_checkpoint": _CHECKPOINT,
+    "export_checkpoint": _CHECKPOINT,
+    "load_weights": _CHECKPOINT,
 }
 """Capability to the reason why this stack has none."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,17 @@ from port.optim import build_schedulers
 
 __all__ = ["NOT_OFFERED", "LegacyStack"]
 
+_CHECKPOINT = "the document says nothing of checkpoints; `python -m migrations checkpoint` converts a fork's"
+
 NOT_OFFERED: dict[str, str] = {
     "mask_counts": "each token is masked by a draw of its own: no number of patches is ever asked for",
     "default_config": "the fork keeps its defaults in an argument parser, under names that are not official's",
     "training_trajectory": "its first step already differs, see gradients.step: a hundred would show nothing more",
+    "resumed_trajectory": "its first step already differs, see gradients.step",
+    "load_checkpoint": _CHECKPOINT,
+    "export_checkpoint": _CHECKPOINT,
+    "load_weights": _CHECKPOINT,
+    "distributed_step": "its step on one rank already differs, see gradients.step",
     "recipe_configs": "the fork has no recipes: a launcher sets the flags of its argument parser",
 }
 """Capability to the reason why this stack has none."""
@@ -111,7 +119,8 @@ class LegacyStack:
     ) -> tuple[list[Tensor], Tensor]:
         """Official's, from `port`."""
         first = teacher_outputs[0]
-        loss = DINOLoss(first.shape[-1]) if kind == "dino" else iBOTPatchLoss(first.shape[-1])
+        ibot = partial(iBOTPatchLoss, keep_center_without_masks=False)  # official's Q13
+        loss = DINOLoss(first.shape[-1]) if kind == "dino" else ibot(first.shape[-1])
         loss = loss.to(first.dtype)
         targets = []
         for output in teacher_outputs:

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 __all__ = [
     "SCHEDULES",
     "centered_targets",
+    "held_state",
     "moments",
     "optimizer_rows",
+    "optimizer_with",
     "recorded_counts",
     "settled_centers",
     "snapshot",
@@ -143,3 +145,30 @@ def snapshot(model: nn.Module, optimizer: torch.optim.Optimizer, names: Mapping[
     """
     centers = settled_centers(model)
     return {**state_parts(model.state_dict()), **moments(optimizer, names), "centers": centers}
+
+
+def held_state(model: nn.Module, optimizer: torch.optim.Optimizer, names: Mapping[int, str]) -> dict[str, Any]:
+    """Return copies of what a checkpoint must bring back, by name: `model`, `exp_avg`, `exp_avg_sq` and `step`.
+
+    Args:
+        model: official's `SSLMetaArch`, or one with its names.
+        optimizer: AdamW over the student.
+        names: of the student's parameters by `id(parameter)`.
+    """
+    steps = {names[id(p)]: torch.as_tensor(values["step"]).clone() for p, values in optimizer.state.items()}
+    state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    return {"model": state, **moments(optimizer, names), "step": steps}
+
+
+def optimizer_with(
+    optimizer: torch.optim.Optimizer, names: Mapping[int, str], held: Mapping[str, Mapping[str, Tensor]]
+) -> None:
+    """Give an optimizer the moments and step counts of `held_state`, parameter by parameter.
+
+    Raises:
+        KeyError: they lack one of the optimizer's parameters.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            name = names[id(parameter)]
+            optimizer.state[parameter] = {key: held[key][name].clone() for key in ("step", "exp_avg", "exp_avg_sq")}

@@ -3,6 +3,9 @@
 Nothing of the loop is rewritten. What reads or writes files, the data set, its loader, the checkpointer, is
 replaced in the module's namespace while it runs; gradients, hyper-parameters and losses are read at the calls
 that official makes itself.
+
+In a process group of several ranks, each runs its own `do_train`. Official averages gradients over ranks in FSDP's
+backward pass, which needs CUDA; here they are averaged when `forward_backward` returns, before anything reads them.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+import torch.distributed as dist
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
@@ -119,7 +123,9 @@ class _Watch:
 
         def forward_backward(*args: Any, **kwargs: Any) -> dict[str, Tensor]:
             losses: dict[str, Tensor] = inner(*args, **kwargs)
-            self.losses = {name: value.detach().clone() for name, value in losses.items()}
+            average_over_ranks(self._model.student)
+            # Not copied: official sums them over ranks in place (`dinov2/train/train.py:269-271`).
+            self.losses = {name: value.detach() for name, value in losses.items()}
             self.gradients = self._read_gradients()
             return losses
 
@@ -143,7 +149,7 @@ class _Watch:
     def result(self) -> dict[str, dict[str, Any]]:
         """What `training_step` returns."""
         return {
-            "losses": self.losses,
+            "losses": {name: value / dist.get_world_size() for name, value in self.losses.items()},
             "gradients": self.gradients,
             "clipped_gradients": self.clipped,
             **state_parts(self._model.state_dict()),
@@ -156,6 +162,19 @@ class _Watch:
         return {
             self._names[id(p)]: p.grad.detach().clone() for p in self._model.student.parameters() if p.grad is not None
         }
+
+
+def average_over_ranks(module: nn.Module) -> None:
+    """Average gradients as FSDP does (`dinov2/fsdp/__init__.py:45`); one rank keeps its own, bit for bit."""
+    if dist.get_world_size() == 1:
+        return
+    gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+    # In one piece, as FSDP's flat parameters are.
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    for gradient, part in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient))
 
 
 class _NoModel(nn.Module):

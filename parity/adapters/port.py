@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from parity.adapters.common import SCHEDULES, centered_targets, optimizer_rows, recorded_counts, snapshot
-from parity.adapters.port_parts import dtype_of, official_settings, student_names, typed_batch
+from parity.adapters.port_parts import dtype_of, official_settings, prototype_settings, student_names, typed_batch
+from parity.adapters.port_states import PortStates
 from port.config import RECIPES, default_config, load_recipe
 from port.data import MaskingGenerator, collate_data_and_cast
 from port.data.masking import max_num_patches
@@ -20,11 +22,12 @@ from port.models import Architecture, DINOHead, build_model
 from port.optim import apply_optim_scheduler, build_optimizer, build_schedulers
 from port.ssl_meta_arch import SSLMetaArch
 from port.step import GradientHook, TrainStep
+from port.training.parallel import parallelise
 
 __all__ = ["FastPortStack", "PortStack"]
 
 
-class PortStack:
+class PortStack(PortStates):
     """This project's own training stack, in official's order of operations.
 
     Args:
@@ -110,7 +113,9 @@ class PortStack:
     ) -> tuple[list[Tensor], Tensor]:
         """Targets of successive batches and the centre after them."""
         width, dtype = teacher_outputs[0].shape[-1], teacher_outputs[0].dtype
-        loss = (DINOLoss if kind == "dino" else iBOTPatchLoss)(width, kernels=self.kernels).to(dtype)
+        # Quirk Q13 as official has it: a rank without masked patches makes the centre NaN.
+        ibot = partial(iBOTPatchLoss, keep_center_without_masks=False)
+        loss = (DINOLoss if kind == "dino" else ibot)(width, kernels=self.kernels).to(dtype)
         return centered_targets(loss, kind, teacher_outputs, teacher_temp)
 
     def prototype_loss(self, mode: str, student_tokens: Tensor, teacher_tokens: Tensor, masks: Tensor) -> Tensor:
@@ -122,12 +127,11 @@ class PortStack:
         if mode not in self.prototype_modes:
             offered = ", ".join(self.prototype_modes)
             raise ValueError(f"prototype mode {mode!r} is not offered, expected {offered}")
-        embed_dim, config = student_tokens.shape[-1], default_config()
-        config.prototype.n_prototypes = embed_dim
+        embed_dim, config = student_tokens.shape[-1], prototype_settings(student_tokens.shape[-1])
         loss = PrototypeLoss(embed_dim, config.prototype).to(student_tokens.dtype)
         with torch.no_grad():
             loss.bank.weight.copy_(torch.eye(embed_dim))
-        weight = (1 / masks.sum(-1).clamp(min=1.0)).unsqueeze(-1).expand_as(masks)[masks]
+        weight = (1 / masks.sum(-1).clamp(min=1.0)).unsqueeze(-1).expand_as(masks)[masks].to(student_tokens.dtype)
         indices = masks.flatten().nonzero().flatten()
         terms = loss(teacher_tokens, student_tokens[masks], indices, weight, config.teacher.teacher_temp)
         student: Tensor = terms.student
@@ -204,32 +208,12 @@ class PortStack:
         rates = optimizer_rows(step.optimizer, names)
         return {**seen, "losses": losses, **snapshot(step.model, step.optimizer, names), "hyperparameters": rates}
 
-    def training_trajectory(
-        self,
-        config: DictConfig,
-        state: Mapping[str, Tensor],
-        batches: Sequence[Mapping[str, Any]],
-        snapshots: Sequence[int],
-        seed: int,
-    ) -> dict[str, Any]:
-        """One `port.step.TrainStep`, called for every iteration as `port`'s training loop calls it."""
-        step = self._train_step(config, state)
-        names = student_names(step)
-        losses, taken = [], {}
-        for iteration, batch in enumerate(batches):
-            typed = typed_batch(batch, state)
-            torch.manual_seed(seed + iteration)
-            report = step.run([typed], iteration)
-            losses.append({name: value.clone() for name, value in report.losses.displayed.items()})
-            if iteration in snapshots:
-                taken[iteration] = snapshot(step.model, step.optimizer, names)
-        return {"losses": losses, "snapshots": taken}
-
     def _train_step(self, config: DictConfig, state: Mapping[str, Tensor], *hooks: GradientHook) -> TrainStep:
-        """A step over a model that has the given state, in the dtype of that state."""
+        """A step over a model that has the given state, in the dtype of that state, spread over all ranks."""
         config = official_settings(config, self.kernels)
         model = SSLMetaArch(config, architectures=self._architectures).to(dtype_of(state)).train()
         model.load_state_dict(dict(state), strict=True)
+        parallelise(model, "ddp", torch.device("cpu"))
         optimizer = build_optimizer(config, model.get_params_groups())
         return TrainStep(model, optimizer, build_schedulers(config), config, on_gradients=hooks)
 

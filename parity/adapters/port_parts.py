@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from omegaconf import DictConfig
 from torch import Tensor
 
-from port.config import apply_scaling_rules
+from port.config import apply_scaling_rules, default_config
 from port.data import Batch
 from port.step import TrainStep
 
-__all__ = ["dtype_of", "official_settings", "student_names", "typed_batch"]
+__all__ = ["dtype_of", "official_settings", "prototype_settings", "student_names", "typed_batch"]
 
 
 def dtype_of(state: Mapping[str, Tensor]) -> torch.dtype:
@@ -33,7 +35,7 @@ def student_names(step: TrainStep) -> dict[int, str]:
 
 
 def official_settings(config: DictConfig, kernels: str) -> DictConfig:
-    """Return a copy with the learning rate scaled for one rank and every quirk at official's behaviour.
+    """Return a copy with the learning rate scaled for all ranks and every quirk at official's behaviour.
 
     Args:
         config: with official's keys, and `port`'s.
@@ -42,4 +44,13 @@ def official_settings(config: DictConfig, kernels: str) -> DictConfig:
     config = config.copy()
     config.quirks = dict.fromkeys(config.quirks, "official")
     config.kernels = kernels
-    return apply_scaling_rules(config, global_batch_size=config.train.batch_size_per_gpu)
+    ranks = dist.get_world_size() if dist.is_initialized() else 1
+    return apply_scaling_rules(config, global_batch_size=config.train.batch_size_per_gpu * ranks)
+
+
+@lru_cache(maxsize=8)
+def prototype_settings(n_prototypes: int) -> DictConfig:
+    """Return the default configuration with so many prototypes; it is only read."""
+    config = default_config()
+    config.prototype.n_prototypes = n_prototypes
+    return config

@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
-from parity.checks import collate, files, gradients, losses, masks, modules, param_groups, schedules, trajectory
+from parity.checks import (
+    checkpoint,
+    collate,
+    distributed,
+    files,
+    gradients,
+    losses,
+    masks,
+    modules,
+    param_groups,
+    prototype,
+    resume,
+    schedules,
+    trajectory,
+    weights,
+)
 from parity.checks.base import FAMILIES, Check, Context, NotRunError, run_check
 
 __all__ = ["CHECKS", "FAMILIES", "Check", "Context", "NotRunError", "run_check"]
@@ -12,9 +27,14 @@ CHECKS: tuple[Check, ...] = (
     *masks.CHECKS,
     *collate.CHECKS,
     *losses.CHECKS,
+    *prototype.CHECKS,
     *schedules.CHECKS,
     *param_groups.CHECKS,
     *modules.CHECKS,
     *gradients.CHECKS,
     *trajectory.CHECKS,
+    *resume.CHECKS,
+    *weights.CHECKS,
+    *checkpoint.CHECKS,
+    *distributed.CHECKS,
 )

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from parity.errors import NoVerdictError, SubjectError
 from parity.judge import Failed
+from parity.ranks import Ranks
 from parity.recipes import FEATURES, Recipe
 from parity.results import CheckResult, Comparison, Exhibit, Finding, ReferenceInfo
 from parity.stack import capability, stack_name
@@ -16,7 +17,20 @@ from parity.trace.locate import locate
 
 __all__ = ["FAMILIES", "Check", "Context", "NotRunError", "Observation", "Partly", "describe_error", "run_check"]
 
-FAMILIES = ("files", "masks", "collate", "losses", "schedules", "param_groups", "modules", "gradients", "trajectory")
+FAMILIES = (
+    "files",
+    "masks",
+    "collate",
+    "losses",
+    "prototype",
+    "schedules",
+    "param_groups",
+    "modules",
+    "gradients",
+    "trajectory",
+    "checkpoint",
+    "distributed",
+)
 
 
 @dataclass(frozen=True)
@@ -47,6 +61,7 @@ class Context:
         shared: results that one check leaves for another under the same recipe.
         failed: computations whose meaning differs, left by the check's judges for `parity.trace`.
         memory: what the reference gave, kept for the same check of another subject; None where there is none.
+        ranks: starts two processes of each side; None where there can be none.
     """
 
     reference: Any
@@ -58,6 +73,7 @@ class Context:
     shared: dict[str, Any] = field(default_factory=dict)
     failed: list[Failed] = field(default_factory=list)
     memory: dict[str, Any] | None = None
+    ranks: Ranks | None = None
 
     def required_recipe(self) -> Recipe:
         """Return the recipe of a check that depends on one.
@@ -80,7 +96,7 @@ class Check:
 
     Attributes:
         id: `family.name`.
-        level: `L0` … `L4`.
+        level: `L0` … `L5`.
         title: one line: what is compared.
         official: official files and lines that the reference side executes.
         needs: capabilities that the subject must offer.

@@ -11,9 +11,7 @@ from torch import Tensor
 from parity import states
 from parity.attribution.losses import attribute_ibot
 from parity.checks.base import Check, Context, Observation
-from parity.compare import exact
 from parity.judge import Computation, Inputs, Judge
-from parity.results import Finding
 from parity.stack import claims_bitwise, forms_of
 
 __all__ = ["CHECKS"]
@@ -151,29 +149,6 @@ def _centering(context: Context) -> Iterator[Observation]:
         yield from _judge(context, f"centering/{kind}", compute, inputs)
 
 
-def _prototype(context: Context) -> Iterator[Observation]:
-    """The support of the prototype loss: its gradient falls on masked student tokens alone, in every mode offered."""
-    generator = torch.Generator().manual_seed(3)
-    masks = torch.rand(4, 36, generator=generator) < 0.3
-    student = states.logits(4 * 36, 48, 1, scale=1.0).reshape(4, 36, 48).requires_grad_()
-    teacher = states.logits(4 * 36, 48, 2, scale=1.0).reshape(4, 36, 48)
-    modes = tuple(context.subject.prototype_modes)
-    yield exact("prototype/modes", 1, len(modes), note=f"offered: {', '.join(modes)}; a masked-only loss needs one")
-    for mode in modes:
-        (gradient,) = torch.autograd.grad(context.subject.prototype_loss(mode, student, teacher, masks), student)
-        reached = gradient.abs().sum(-1) > 0
-        yield exact(f"prototype/{mode}/tokens reached", masks, reached)
-        outside = float(gradient[~masks].abs().sum() / gradient.abs().sum())
-        if outside > 0:
-            yield Finding(
-                "0004",
-                f"prototype mode {mode!r} puts {outside:.0%} of its gradient on unmasked tokens; the masked-only loss "
-                f"puts none there ({len(modes)} modes are offered: {', '.join(modes)})",
-                "migration 0004 (keep the masked mode alone): python -m parity explain 0004",
-                "none: official has no prototype loss; judged by its definition",
-            )
-
-
 CHECKS = (
     Check(
         "losses.dino",
@@ -214,13 +189,5 @@ CHECKS = (
         ("dinov2/loss/dino_clstoken_loss.py:29-33, 76-99", "dinov2/loss/ibot_patch_loss.py:42-58, 128-151"),
         ("softmax_center",),
         _centering,
-    ),
-    Check(
-        "losses.prototype",
-        "L1",
-        "which tokens the prototype loss trains (no official counterpart; judged by its definition)",
-        (),
-        ("prototype_loss",),
-        _prototype,
     ),
 )

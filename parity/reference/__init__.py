@@ -83,7 +83,7 @@ class Reference:
 
 @contextmanager
 def open_reference(
-    requested: str = "auto", *, allow_modified: bool = False, device: str = "cpu"
+    requested: str = "auto", *, allow_modified: bool = False, device: str = "cpu", own_group: bool = True
 ) -> Iterator[Reference]:
     """Make official code importable, and leave everything as it was on exit, by exception too.
 
@@ -99,6 +99,7 @@ def open_reference(
         requested: `auto`, `github`, `pypi` or a folder that holds `dinov2/`.
         allow_modified: run code that is not official's, or official's of different commits, and say so.
         device: the device that official code is to run on.
+        own_group: whether to provide a process group of one rank; False where the caller has joined one of several.
 
     Raises:
         ReferenceSourceError: the code cannot be found, is incomplete, or is modified and not allowed.
@@ -116,7 +117,8 @@ def open_reference(
         stack.enter_context(preserved_torch_settings())
         stack.enter_context(preserved_logger(PACKAGE))
         stack.enter_context(preserved_environment("XFORMERS_DISABLED"))
-        stack.enter_context(one_rank_group("gloo" if "cuda" in groups else "nccl"))
+        if own_group:
+            stack.enter_context(one_rank_group("gloo" if "cuda" in groups else "nccl"))
         if "cuda" in groups:
             stack.enter_context(cpu_instead_of_cuda())
         stack.enter_context(imported_modules(finder, PACKAGE, modules))

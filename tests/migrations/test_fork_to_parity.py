@@ -38,7 +38,7 @@ STATES: Mapping[str, str] = {
 
 _SCHEDULE = {"schedules.every_step[default]": "0007"}
 _GROUPS = {"param_groups.small[default]": "0007", "param_groups.real[default]": "0007"}
-_LOSSES = {"losses.ibot": "0005", "losses.prototype": "0004"}
+_LOSSES = {"losses.ibot": "0005", "prototype.support": "0004", "prototype.definition": "0004 0005"}
 _MASKED_ROWS = {"collate.batch[default]": "0002 0003", "collate.cap[default]": "0003"}
 
 DIVERGED: Mapping[str, Mapping[str, str]] = {
@@ -68,6 +68,7 @@ DIVERGED: Mapping[str, Mapping[str, str]] = {
     "0004": {
         "collate.batch[default]": "0002",
         "losses.ibot": "0005",
+        "prototype.definition": "0005",
         **_SCHEDULE,
         **_GROUPS,
         "gradients.step[default]": "",
@@ -107,7 +108,7 @@ def parity_of(fork: Path, folder: Path) -> dict[str, Any]:
     report = folder / "report.json"
     command = [sys.executable, "-m", "parity", "run", "--subject", str(fork / "adapter.py"), "--reference", "pypi"]
     command += ["--quick", "--seeds", "40", "--recipe", "default", "--json", str(report)]
-    command += ["--only", "masks,collate,losses,schedules,param_groups,gradients"]
+    command += ["--only", "masks,collate,losses,prototype,schedules,param_groups,gradients"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode in (0, 1), done.stdout[-2000:] + done.stderr[-2000:]

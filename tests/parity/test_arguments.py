@@ -15,7 +15,7 @@ def test_nearest_ignores_case_and_strangers() -> None:
     assert arguments.nearest("zzz", ["Q3", "masks"]) == ""
 
 
-@pytest.mark.parametrize(("given", "expected"), [("L0", "L0"), ("l4", "L4")])
+@pytest.mark.parametrize(("given", "expected"), [("L0", "L0"), ("l5", "L5")])
 def test_levels(given: str, expected: str) -> None:
     """Levels are accepted in either case."""
     assert arguments.level(given) == expected

@@ -171,7 +171,7 @@ def test_a_check_that_needs_a_recipe_gets_it() -> None:
 def test_families_are_distinct_and_in_order_of_cost() -> None:
     """Files first, whole steps last."""
     assert len(set(FAMILIES)) == len(FAMILIES)
-    assert (FAMILIES[0], FAMILIES[-1]) == ("files", "trajectory")
+    assert (FAMILIES[0], FAMILIES[-1]) == ("files", "distributed")
 
 
 @pytest.mark.parametrize(("yielded", "status"), [((), "error"), ((FAR,), "diverged"), ((EQUAL,), "error")])

@@ -32,7 +32,7 @@ class Options:
     allow_modified_reference: bool = False
     subject: str = "port"
     recipes: tuple[str, ...] = ()
-    level: str = "L4"
+    level: str = "L5"
     only: tuple[str, ...] = ()
     seeds: int = 7
     quick: bool = False
@@ -155,7 +155,7 @@ def test_options_reach_the_runner(runner: Runner, tmp_path: Path) -> None:
     [
         ("rnu", f"unknown command 'rnu', expected one of {COMMAND_LIST}; did you mean 'run'?"),
         ("run --levle L1", "unknown argument '--levle'; did you mean '--level'?"),
-        ("run --level L9", "unknown level 'L9', expected L0, L1, L2, L3, L4"),
+        ("run --level L9", "unknown level 'L9', expected L0, L1, L2, L3, L4, L5"),
         ("run --only maks", "unknown family 'maks', expected files, masks,"),
         ("run --only maks", "did you mean 'masks'?"),
         ("run --only masks,gradient", "did you mean 'gradients'?"),
@@ -297,7 +297,8 @@ def test_help_of_run_is_worth_reading(capsys: pytest.CaptureFixture[str]) -> Non
     text = capsys.readouterr().out
     words = "--reference --allow-modified-reference --subject --recipe --level --only --seeds --quick --json"
     words += " --markdown --junit --html --github --no-github"
-    words += " files masks collate losses schedules param_groups modules gradients trajectory L0 L4"
+    words += " files masks collate losses schedules param_groups modules gradients trajectory"
+    words += " prototype checkpoint distributed L0 L5"
     words += " legacy MODULE:ATTR"
     assert [word for word in words.split() if word not in text] == []
     for code in ("0    parity", "1    divergence", "2    no verdict", "130  interrupted"):

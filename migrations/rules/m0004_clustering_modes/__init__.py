@@ -37,7 +37,7 @@ MIGRATION = Migration(
         "Launchers and YAML files that set the flag must drop it before the parser does; checkpoints may hold it in "
         "their pickled arguments, where nothing reads it any more."
     ),
-    checks=("losses.prototype",),
+    checks=("prototype.support",),
     depends_on=(),
     prefilter=PREFILTER,
     find=find,

@@ -66,7 +66,7 @@ MIGRATION = Migration(
         "must be all global crops, 2B. The value changes its scale, so a loss weight tuned for the old one is looked "
         "at again."
     ),
-    checks=("losses.ibot", "losses.prototype"),
+    checks=("losses.ibot", "prototype.definition"),
     depends_on=("0003", "0001", "0004"),
     prefilter=_PREFILTER,
     find=find,

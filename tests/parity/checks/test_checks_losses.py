@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -335,41 +334,6 @@ def test_hand_written_losses_that_faults_start_from_are_right(official_stack: Of
     )
     for name in ("dino", "ibot", "koleo", "sinkhorn"):
         assert_no_alarm(check(official_stack, right, f"losses.{name}"))
-
-
-def _prototype(**modes: Callable[[Tensor, Tensor], Tensor]) -> Any:
-    """A stack with prototype losses, each a function of (squared distances, masks)."""
-    return SimpleNamespace(
-        name="fork",
-        prototype_modes=tuple(modes),
-        prototype_loss=lambda mode, student, teacher, masks: modes[mode]((student - teacher).pow(2).sum(-1), masks),
-    )
-
-
-def test_the_prototype_loss_is_judged_by_its_support(official_stack: OfficialStack) -> None:
-    """One mode that reaches the masked tokens alone passes; official code needs no such loss."""
-    result = check(official_stack, _prototype(masked=lambda d, m: d[m].mean()), "losses.prototype")
-    assert_no_alarm(result)
-    assert [c.name for c in result.comparisons] == ["prototype/modes", "prototype/masked/tokens reached"]
-
-
-@pytest.mark.parametrize(
-    ("modes", "first", "words"),
-    [
-        ({"all": lambda d, m: d.mean()}, "prototype/all/tokens reached", "mode 'all' puts"),
-        ({"visible": lambda d, m: d[~m].mean()}, "prototype/visible/tokens", "100% of its gradient on unmasked"),
-        (
-            {"masked": lambda d, m: d[m].mean(), "all": lambda d, m: d.mean()},
-            "prototype/modes",
-            "2 modes are offered: masked, all",
-        ),
-    ],
-)
-def test_a_prototype_loss_on_unmasked_tokens_is_named(
-    official_stack: OfficialStack, modes: dict[str, Any], first: str, words: str
-) -> None:
-    """Difference 0004, with the share of the gradient that falls outside."""
-    assert_seen(check(official_stack, _prototype(**modes), "losses.prototype"), first, "0004", words)
 
 
 def test_losses_of_other_names_are_classes_of_port() -> None:
