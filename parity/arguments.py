@@ -26,7 +26,18 @@ __all__ = [
     "unknown_arguments",
 ]
 
-FAMILIES = ("files", "masks", "collate", "losses", "schedules", "param_groups", "modules", "gradients", "trajectory")
+FAMILIES = (
+    "files",
+    "masks",
+    "collate",
+    "augment",
+    "losses",
+    "schedules",
+    "param_groups",
+    "modules",
+    "gradients",
+    "trajectory",
+)
 LEVELS = ("L0", "L1", "L2", "L3", "L4")
 SOURCES = ("auto", "github", "pypi")
 SUBJECTS = ("port", "legacy", "document")

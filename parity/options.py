@@ -42,6 +42,7 @@ families:
   files          official files present, and byte-identical to known commits
   masks          block masks, drawn from the same random stream
   collate        masked counts, weights, indices and casts of a batch
+  augment        every crop of real images under shared seeds; samplers and data order
   losses         DINO, iBOT and KoLeo losses, Sinkhorn, centres, with input gradients
   schedules      lr, weight decay, momentum and temperature at every iteration
   param_groups   effective lr and weight decay of every parameter, by name

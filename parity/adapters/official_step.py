@@ -22,7 +22,14 @@ from parity.names import canonical
 from parity.reference import Reference
 from parity.reference.substitutes import attach_fsdp_methods
 
-__all__ = ["collate_of_official_training", "files_replaced", "prepared_batch", "prepared_model", "run_official_step"]
+__all__ = [
+    "NoModel",
+    "collate_of_official_training",
+    "files_replaced",
+    "prepared_batch",
+    "prepared_model",
+    "run_official_step",
+]
 
 
 def run_official_step(
@@ -84,7 +91,7 @@ def collate_of_official_training(reference: Reference, config: DictConfig) -> Ca
         return iter(())
 
     with files_replaced(reference, config, loader, start=0, on_optimizer=lambda _: None):
-        reference.module("train.train").do_train(config, _NoModel(), resume=True)
+        reference.module("train.train").do_train(config, NoModel(), resume=True)
     collate: Callable[..., dict[str, Any]] = captured["collate_fn"]
     return collate
 
@@ -146,12 +153,13 @@ class _Watch:
         }
 
 
-class _NoModel(nn.Module):
+class NoModel(nn.Module):
     """Enough of a model for `do_train` to reach its data loader."""
 
     fp16_scaler = None
 
     def get_params_groups(self) -> list[dict[str, Any]]:
+        """Return one group of one parameter, for the optimizer that the loop builds."""
         return [{"params": [nn.Parameter(torch.zeros(1))]}]
 
 

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from parity.adapters.common import SCHEDULES, centered_targets, optimizer_rows, recorded_counts, snapshot
+from parity.adapters.port_data import PortData
 from parity.adapters.port_parts import dtype_of, official_settings, student_names, typed_batch
 from port.config import RECIPES, default_config, load_recipe
 from port.data import MaskingGenerator, collate_data_and_cast
@@ -24,7 +25,7 @@ from port.step import GradientHook, TrainStep
 __all__ = ["FastPortStack", "PortStack"]
 
 
-class PortStack:
+class PortStack(PortData):
     """This project's own training stack, in official's order of operations.
 
     Args:
@@ -40,6 +41,7 @@ class PortStack:
     def __init__(
         self, architectures: Mapping[str, Architecture], forms: Mapping[str, FastPortStack] | None = None
     ) -> None:
+        super().__init__()
         self._architectures = architectures
         self.forms = dict(forms or {})
 

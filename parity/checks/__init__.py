@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from parity.checks import collate, files, gradients, losses, masks, modules, param_groups, schedules, trajectory
+from parity.checks import (
+    augment,
+    collate,
+    data_order,
+    files,
+    gradients,
+    losses,
+    masks,
+    modules,
+    param_groups,
+    schedules,
+    trajectory,
+)
 from parity.checks.base import FAMILIES, Check, Context, NotRunError, run_check
 
 __all__ = ["CHECKS", "FAMILIES", "Check", "Context", "NotRunError", "run_check"]
@@ -11,6 +23,8 @@ CHECKS: tuple[Check, ...] = (
     *files.CHECKS,
     *masks.CHECKS,
     *collate.CHECKS,
+    *augment.CHECKS,
+    *data_order.CHECKS,
     *losses.CHECKS,
     *schedules.CHECKS,
     *param_groups.CHECKS,

@@ -14,7 +14,18 @@ from parity.stack import capability, stack_name
 
 __all__ = ["FAMILIES", "Check", "Context", "NotRunError", "Observation", "Partly", "describe_error", "run_check"]
 
-FAMILIES = ("files", "masks", "collate", "losses", "schedules", "param_groups", "modules", "gradients", "trajectory")
+FAMILIES = (
+    "files",
+    "masks",
+    "collate",
+    "augment",
+    "losses",
+    "schedules",
+    "param_groups",
+    "modules",
+    "gradients",
+    "trajectory",
+)
 
 
 @dataclass(frozen=True)

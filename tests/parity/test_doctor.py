@@ -17,7 +17,17 @@ from parity.recipes import RECIPES
 from parity.results import Comparison
 from parity.run import Options
 
-NAMES = ["repeat", "traced", "oracle", "conditioning", "canary T0", "canary T1", "canary T1, unharmed"]
+NAMES = [
+    "repeat",
+    "traced",
+    "oracle",
+    "conditioning",
+    "canary T0",
+    "canary T1",
+    "canary T1, unharmed",
+    "crops",
+    "orders",
+]
 RECIPE = RECIPES[0]
 
 
@@ -47,7 +57,7 @@ def failed(found: list[Comparison]) -> list[str]:
 
 @pytest.mark.parametrize("recipe", RECIPES[:2], ids=lambda r: r.name)
 def test_official_code_passes_every_self_check(official_stack: OfficialStack, recipe: Any) -> None:
-    """Seven self-checks, and their numbers: images seen, down-casts met, amplification."""
+    """Nine self-checks, and their numbers: images seen, down-casts met, amplification."""
     found = examine(official_stack, recipe)
     assert [c.name for c in found] == [f"doctor/{name}" for name in NAMES]
     assert failed(found) == []
@@ -184,7 +194,7 @@ def test_a_rule_that_accuses_the_reference_fails(
         "judged",
         lambda name, tier, base, mine, noise, factor: judged(name, tier, base, mine, Noise(0.0, 0.0), 1e-3),
     )
-    assert failed(examine(official_stack, RECIPE)) == ["canary T1, unharmed"]
+    assert failed(examine(official_stack, RECIPE)) == ["canary T1, unharmed", "crops", "orders"]
 
 
 def test_a_reference_that_raises_is_one_failed_self_check(official_stack: OfficialStack) -> None:
