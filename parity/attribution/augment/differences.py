@@ -135,7 +135,7 @@ def _ranges(official: Measured, mine: Measured, names: tuple[str, ...]) -> Itera
         if max(abs(a - b) for a, b in zip(left, right, strict=True)) > tolerance:
             yield Finding(
                 "",
-                f"{words} {right[0]:.2f} to {right[1]:.2f}, official {left[0]:.2f} to {left[1]:.2f}",
+                f"{words} {_to(right)}, official {_to(left)}",
                 "compare the ranges",
                 f"{AUGMENTATIONS}{line}",
             )
@@ -152,3 +152,8 @@ def _certain(left: tuple[float, int], right: tuple[float, int]) -> bool:
 
 def _spell(values: tuple[float, ...]) -> str:
     return f"({', '.join(f'{value:.3f}' for value in values)})"
+
+
+def _to(ends: tuple[float, float]) -> str:
+    low, high = (round(value, 2) + 0.0 for value in ends)  # no -0.00
+    return f"{low:.2f} to {high:.2f}"

@@ -66,7 +66,7 @@ def measure_normalisation(stack: Any, config: DictConfig) -> Normalisation:
     black = np.stack([c.min((1, 2)) for c in flat(show.whole(constant((0, 0, 0)), 2))]).min(0)
     white = np.stack([c.max((1, 2)) for c in flat(show.whole(constant((255, 255, 255)), 8))]).max(0)
     std = 1 / np.maximum(white - black, 1e-9)
-    return Normalisation(tuple((-black * std).tolist()), tuple(std.tolist()))
+    return Normalisation(tuple((0.0 - black * std).tolist()), tuple(std.tolist()))
 
 
 def measure(stack: Any, config: DictConfig) -> Measured:

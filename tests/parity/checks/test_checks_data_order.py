@@ -104,7 +104,7 @@ def _ends(kind: str, n: int, rank: int, world: int, seed: int, advance: int, cou
 
 
 def _beyond(kind: str, n: int, rank: int, world: int, seed: int, advance: int, count: int) -> list[int]:
-    return [index + 1 for index in _own(kind, n, rank, world, seed, advance, count)]
+    return [index + n for index in _own(kind, n, rank, world, seed, advance, count)]
 
 
 def _drawn_with_repeats(kind: str, n: int, rank: int, world: int, seed: int, advance: int, count: int) -> list[int]:
@@ -195,7 +195,7 @@ def _last_kept(config: Any, n: int, rank: int, world: int, iterations: int) -> l
         (_config_seed, "Q21", "the order is that of train.seed (7); official never reads train.seed"),
         (_rank_seed, "", "seed and rank added up"),
         (_last_dropped, "", ""),
-        (_last_kept, "", "batches have 2 or 4 images, official's always 4"),
+        (_last_kept, "", "batches have 1 or 4 images, official's always 4"),
     ],
 )
 def test_other_batches_are_seen_and_named(
