@@ -60,7 +60,8 @@ def photographs(count: int) -> Iterator[Photograph]:
 @lru_cache(maxsize=len(ORIGINALS))
 def _original(path: Path) -> Image.Image:
     with Image.open(path) as image:
-        return image.convert("RGB")
+        rgb: Image.Image = image.convert("RGB")
+    return rgb
 
 
 def _region(image: Image.Image, generator: np.random.Generator) -> Image.Image:

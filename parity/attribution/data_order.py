@@ -64,7 +64,7 @@ def attribute_training_order(
         return
     shared = min(len(flat), len(expected))
     if flat[:shared] != expected[:shared]:
-        yield from attribute_order(reference, case, expected[: case.count], flat[: case.count])
+        yield from attribute_order(reference, case, expected[: case.length], flat[: case.length])
 
 
 def _suspects(reference: Any, case: Any) -> Iterator[tuple[str, str, str, list[int]]]:
@@ -111,7 +111,7 @@ def _suspects(reference: Any, case: Any) -> Iterator[tuple[str, str, str, list[i
             "every pass has the order of the first; official shuffles anew in each",
             "shuffle again in each pass",
             "37-46, 111-122, 220-229",
-            _repeated(_ask(reference, case._replace(count=case.advance + own, advance=0)), case),
+            _repeated(_ask(reference, case._replace(length=case.advance + own, advance=0)), case),
         )
     yield (
         "images are not shuffled",
@@ -136,7 +136,7 @@ def _repeated(shard: Sequence[int], case: Any) -> list[int]:
     """Return a pass over and over, from the case's start on."""
     if not shard:
         return []
-    return [shard[place % len(shard)] for place in range(case.advance, case.advance + case.count)]
+    return [shard[place % len(shard)] for place in range(case.advance, case.advance + case.length)]
 
 
 def _by_content(case: Any, official: Sequence[int], mine: Sequence[int]) -> Iterator[Finding]:

@@ -183,11 +183,11 @@ def _decoding(context: Context) -> Iterator[Observation]:
     for name, data in files:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's, of palettes with transparency
-            sides = [np.array(stack.decode_image(data)) for stack in (context.reference, context.subject)]
-        comparison = exact(f"file/{name}", *sides)
+            official, mine = (np.array(stack.decode_image(data)) for stack in (context.reference, context.subject))
+        comparison = exact(f"file/{name}", official, mine)
         yield comparison
         if not comparison.passed:
-            parted.append((name, data, sides[1]))
+            parted.append((name, data, mine))
     yield from attribute_decoding(parted)
 
 

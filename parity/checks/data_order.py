@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from omegaconf import DictConfig
 
 from parity.attribution.data_order import attribute_order, attribute_training_order
 from parity.checks.augment import explainable, small_config
@@ -17,7 +19,7 @@ _SAMPLERS = "dinov2/data/samplers.py:17-229"
 
 
 class OrderCase(NamedTuple):
-    """One question to a sampler; the fields are the arguments of `data_order`."""
+    """One question to a sampler; the fields are the arguments of `data_order`, `length` its `count`."""
 
     kind: str
     sample_count: int
@@ -25,7 +27,7 @@ class OrderCase(NamedTuple):
     world_size: int
     seed: int
     advance: int
-    count: int
+    length: int
 
     def __str__(self) -> str:
         return (
@@ -68,16 +70,18 @@ def _orders(context: Context) -> Iterator[Observation]:
     for kind in kinds:
         first = None
         for case in _cases(kind):
-            sides = []
-            for stack in (context.reference, context.subject):
-                seeded(case.seed)
-                sides.append([int(index) for index in stack.data_order(*case)])
-            comparison = exact(f"order/{case}", *sides)
+            official, mine = (_ordered(stack, case) for stack in (context.reference, context.subject))
+            comparison = exact(f"order/{case}", official, mine)
             yield comparison
-            if not comparison.passed and (first is None or len(set(sides[0])) > len(set(first[1]))):
-                first = case, sides[0], sides[1]
+            if not comparison.passed and (first is None or len(set(official)) > len(set(first[1]))):
+                first = case, official, mine
         if first is not None and explainable(context):
             yield from attribute_order(context.reference, *first)
+
+
+def _ordered(stack: Any, case: OrderCase) -> list[int]:
+    seeded(case.seed)
+    return [int(index) for index in stack.data_order(*case)]
 
 
 def _training(context: Context) -> Iterator[Observation]:
@@ -90,19 +94,27 @@ def _training(context: Context) -> Iterator[Observation]:
     for sample_count, world_size in ((40, 1), (103, 4), (30, 2), (11, 3)):
         iterations = 2 * sample_count // (world_size * 4) + 3
         for rank in range(world_size):
-            sides = []
-            for stack in (context.reference, context.subject):
-                seeded(rank)
-                batches = stack.training_order(config, sample_count, rank, world_size, iterations)
-                sides.append([[int(index) for index in batch] for batch in batches])
+            official, mine = (
+                _trained(stack, config, sample_count, rank, world_size, iterations)
+                for stack in (context.reference, context.subject)
+            )
             name = f"training/{sample_count} images/rank {rank} of {world_size}"
-            yield exact(f"{name}/batch sizes", *([len(batch) for batch in side] for side in sides))
-            comparison = exact(f"{name}/order", *([i for batch in side for i in batch] for side in sides))
+            yield exact(f"{name}/batch sizes", [len(batch) for batch in official], [len(batch) for batch in mine])
+            comparison = exact(f"{name}/order", _flat(official), _flat(mine))
             yield comparison
             if not comparison.passed and not shown and explainable(context):
                 shown = True
                 case = OrderCase("SHARDED_INFINITE", sample_count, rank, world_size, 0, 0, 4 * iterations)
-                yield from attribute_training_order(context.reference, case, config.train.seed, *sides)
+                yield from attribute_training_order(context.reference, case, config.train.seed, official, mine)
+
+
+def _trained(stack: Any, config: DictConfig, *arguments: int) -> list[list[int]]:
+    seeded(arguments[1])  # the rank: what a loader draws otherwise must not be the same on all of them
+    return [[int(index) for index in batch] for batch in stack.training_order(config, *arguments)]
+
+
+def _flat(batches: list[list[int]]) -> list[int]:
+    return [index for batch in batches for index in batch]
 
 
 CHECKS = (

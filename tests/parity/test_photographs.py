@@ -9,6 +9,7 @@ from PIL import Image
 
 from parity import photographs as photographs_module
 from parity.photographs import MODES, ORIGINALS, encoded, photographs
+from port.data.datasets.bundled import data_folder
 
 
 def test_two_hundred_images_differ() -> None:
@@ -53,7 +54,7 @@ def test_they_are_pieces_of_the_originals() -> None:
     """A region that was stored as RGB stands in its picture as it is."""
     photograph = next(iter(photographs(1)))
     name = photograph.name.split()[1]
-    original = np.array(photographs_module._original(photographs_module.data_folder() / f"{name}.png"))
+    original = np.array(photographs_module._original(data_folder() / f"{name}.png"))
     piece = np.array(photograph.image)
     height, width = piece.shape[:2]
     first = [

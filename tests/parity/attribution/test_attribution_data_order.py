@@ -49,7 +49,7 @@ def test_the_argument_that_was_taken_otherwise_is_named(changed: dict[str, Any],
 
 def test_orders_without_shuffling_are_named() -> None:
     """With and without the images that the ranks do not share out evenly."""
-    case = CASE._replace(advance=0, count=120)
+    case = CASE._replace(advance=0, length=120)
     shard = list(range(1, 101, 2))
     (sentence,) = told((shard * 3)[:120], case)
     assert sentence.endswith("images are not shuffled")
@@ -74,7 +74,7 @@ def test_an_order_of_no_known_cause_is_described(mine: list[int], words: str) ->
 
 def test_batches_of_other_sizes_come_first() -> None:
     """Then the seed of the configuration; both are told."""
-    case = CASE._replace(seed=0, rank=0, advance=0, count=12)
+    case = CASE._replace(seed=0, rank=0, advance=0, length=12)
     official = REFERENCE.data_order(*case)
     mine = REFERENCE.data_order(*case._replace(seed=9))
     batches = [mine[:4], mine[4:7], mine[7:12]]
@@ -86,7 +86,7 @@ def test_batches_of_other_sizes_come_first() -> None:
 
 def test_an_order_that_is_official_s_has_no_cause() -> None:
     """Batches cut otherwise from official's own order are told by their sizes alone."""
-    case = CASE._replace(seed=0, rank=0, advance=0, count=12)
+    case = CASE._replace(seed=0, rank=0, advance=0, length=12)
     official = REFERENCE.data_order(*case)
     batches = [official[:5], official[5:12]]
     found = list(attribute_training_order(REFERENCE, case, 9, [official[:4], official[4:8], official[8:]], batches))

@@ -144,7 +144,7 @@ def test_every_crop_is_a_comparison(official_stack: OfficialStack, few: None, mo
 def test_a_full_run_augments_200_images(official_stack: OfficialStack, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without --quick every one of 200 images is handed to both sides under its own seed."""
     seeds: list[int] = []
-    empty = {"global_crops": [], "local_crops": []}
+    empty: dict[str, list[Any]] = {"global_crops": [], "local_crops": []}
 
     def counted(image: Any, config: Any, seed: int) -> dict[str, Any]:
         seeds.append(seed)
@@ -179,7 +179,7 @@ def _dino_v1(view: str, steps: Steps) -> None:
 
 
 def _jitter_in_order(view: str, steps: Steps) -> None:
-    class InOrder(transforms.ColorJitter):
+    class InOrder(transforms.ColorJitter):  # type: ignore[misc] # torchvision ships no types
         def forward(self, img: Any) -> Any:
             _, *factors = self.get_params(self.brightness, self.contrast, self.saturation, self.hue)
             changes = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation, F.adjust_hue)
@@ -192,7 +192,7 @@ def _jitter_in_order(view: str, steps: Steps) -> None:
 
 
 def _hue_sign(view: str, steps: Steps) -> None:
-    class Reversed(transforms.ColorJitter):
+    class Reversed(transforms.ColorJitter):  # type: ignore[misc] # torchvision ships no types
         @staticmethod
         def get_params(*ranges: Any) -> Any:
             order, b, c, s, h = transforms.ColorJitter.get_params(*ranges)
@@ -403,7 +403,6 @@ def test_without_real_images_nothing_is_claimed(official_stack: OfficialStack, m
 
     def missing(count: int = 0) -> Iterator[Any]:
         raise ImportError("the bundled images are scikit-image's, which is not installed: pip install")
-        yield
 
     monkeypatch.setattr(augment, "photographs", missing)
     monkeypatch.setattr(augment, "encoded", missing)

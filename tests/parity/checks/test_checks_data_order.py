@@ -48,7 +48,7 @@ def test_what_is_asked(official_stack: OfficialStack) -> None:
 
 def ordered(order: Order, kinds: Sequence[str] = ("SHARDED_INFINITE",)) -> Any:
     """A fork with a sampler of its own."""
-    changed = fork(data_order=order)
+    changed: Any = fork(data_order=order)
     changed.sampler_kinds = tuple(kinds)
     return changed
 
