@@ -70,7 +70,10 @@ def explain(wanted: str) -> Entry:
     """
     key = wanted.strip()
     key = key.zfill(4) if key.isdigit() else key
-    known = {entry.id.lower(): entry for entry in [*entries(), *_capabilities()]}
+    known = {entry.id.lower(): entry for entry in entries()}
+    for entry in _capabilities():
+        written = known.get(entry.id.lower())
+        known[entry.id.lower()] = entry if written is None else _with_capability(written, entry)
     if key.lower() in known:
         return known[key.lower()]
     names = [entry.id for entry in known.values()]
@@ -84,6 +87,11 @@ def explain(wanted: str) -> Entry:
         f"nothing is known about {wanted!r}{nearest(key, names) or '.'} "
         "Every id is listed by `python -m parity explain`, every check by `python -m parity list`"
     )
+
+
+def _with_capability(written: Entry, capability: Entry) -> Entry:
+    """A family and a capability may have one name, as `collate` and `augment`: both are told."""
+    return Entry(written.id, written.title, f"{written.body}\n\n## The capability of this name\n\n{capability.body}")
 
 
 def contents() -> str:
