@@ -30,6 +30,7 @@ FAMILIES = (
     "files",
     "masks",
     "collate",
+    "augment",
     "losses",
     "prototype",
     "schedules",

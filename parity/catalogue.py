@@ -72,7 +72,10 @@ def explain(wanted: str) -> Entry:
     """
     key = wanted.strip()
     key = key.zfill(4) if key.isdigit() else key
-    known = {entry.id.lower(): entry for entry in [*entries(), *_capabilities()]}
+    known = {entry.id.lower(): entry for entry in entries()}
+    for entry in _capabilities():
+        written = known.get(entry.id.lower())
+        known[entry.id.lower()] = entry if written is None else _with_capability(written, entry)
     if key.lower() in known:
         return _with_facts(known[key.lower()])
     names = [entry.id for entry in known.values()]
@@ -92,6 +95,11 @@ def _with_facts(entry: Entry) -> Entry:
     """Add to a quirk's page what the registry knows: lines, policy, switch, evidence, threads."""
     quirk = next((quirk for quirk in QUIRKS if quirk.id == entry.id), None)
     return entry if quirk is None else Entry(entry.id, entry.title, f"{entry.body}\n\n{facts(quirk)}")
+
+
+def _with_capability(written: Entry, capability: Entry) -> Entry:
+    """A family and a capability may have one name, as `collate` and `augment`: both are told."""
+    return Entry(written.id, written.title, f"{written.body}\n\n## The capability of this name\n\n{capability.body}")
 
 
 def contents() -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import pickle
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -96,4 +97,7 @@ class GuardedSubject:
 
 def _copied(argument: Any) -> Any:
     """Copy what both sides are given and a subject might change: configurations and lists."""
-    return argument.copy() if isinstance(argument, DictConfig | list) else argument
+    if isinstance(argument, DictConfig):
+        # A seventh of the time of its own `copy`, which a check that asks for hundreds of images would notice.
+        return pickle.loads(pickle.dumps(argument))  # noqa: S301 - our own bytes
+    return argument.copy() if isinstance(argument, list) else argument

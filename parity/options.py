@@ -46,6 +46,7 @@ families:
   files          official files present, and byte-identical to known commits
   masks          block masks, drawn from the same random stream
   collate        masked counts, weights, indices and casts of a batch
+  augment        every crop of real images under shared seeds; samplers and data order
   losses         DINO, iBOT and KoLeo losses, Sinkhorn, centres, with input gradients
   prototype      the loss that official has not: its definition, gradients, masks, identities
   schedules      lr, weight decay, momentum and temperature at every iteration

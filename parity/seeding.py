@@ -14,4 +14,8 @@ def seeded(seed: int) -> None:
     """Seed Python's, NumPy's legacy global and torch's generators; forks draw masks from any of the three."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
+    if torch.accelerator.is_available():
+        torch.manual_seed(seed)
+    else:
+        # torch.manual_seed would write down the stack each time, for a device that there is not.
+        torch.default_generator.manual_seed(seed)

@@ -61,6 +61,43 @@ CAPABILITIES: Mapping[str, Capability] = {
         "upperbound int, n_masked_patches int64 (1,)",
         "dinov2/data/collate.py:10-49",
     ),
+    "augment": Capability(
+        "augment(image: PIL.Image in RGB, config, seed: int)",
+        "mapping with official's keys: global_crops, two float32 tensors (3, G, G); local_crops, n of (3, L, L). "
+        "global_crops_teacher and offsets, which nothing reads (Q32), are compared where they are returned. Python's "
+        "`random`, NumPy and torch are seeded with `seed` before; it is given for generators of the stack's own",
+        "dinov2/data/augmentations.py:19-118",
+    ),
+    "augment_steps": Capability(
+        "augment_steps(image: PIL.Image in RGB, config, view: 'global_1' | 'global_2' | 'local', seed: int)",
+        "mapping from each transform of one view to the image after it: crop, flip, jitter, grayscale, blur and, for "
+        "global_2, solarize as uint8 (3, H, W), then normalize as float32 (3, H, W); generators as for augment",
+        "dinov2/data/augmentations.py:44-94",
+    ),
+    "evaluation_view": Capability(
+        "evaluation_view(image: PIL.Image in RGB, resize_size: int, crop_size: int)",
+        "float32 tensor (3, crop_size, crop_size): resized, cropped in the middle, normalised",
+        "dinov2/data/transforms.py:77-91",
+    ),
+    "decode_image": Capability(
+        "decode_image(data: bytes)",
+        "PIL.Image in RGB, or an array uint8 (H, W, 3), of a file's content",
+        "dinov2/data/datasets/decoders.py:17-23",
+    ),
+    "data_order": Capability(
+        "data_order(kind: str, sample_count: int, rank: int, world_size: int, seed: int, advance: int, count: int), "
+        "with an attribute sampler_kinds: tuple[str, …] on the stack that names those of official's samplers that it "
+        "answers for: SHARDED_INFINITE, SHARDED_INFINITE_NEW, INFINITE, EPOCH",
+        "list[int]: the first `count` indices that a rank reads of `sample_count` images, shuffled with `seed`, after "
+        "`advance` that are skipped; of EPOCH one epoch after the other",
+        "dinov2/data/samplers.py:17-229",
+    ),
+    "training_order": Capability(
+        "training_order(config, sample_count: int, rank: int, world_size: int, iterations: int)",
+        "list of `iterations` lists of indices: what a rank reads in each iteration of a fresh run, "
+        "config.train.batch_size_per_gpu images at a time",
+        "dinov2/train/train.py:194-211, dinov2/data/loaders.py:100-223",
+    ),
     "dino_loss": Capability(
         "dino_loss(student_output_list: list[Tensor (B, K)], teacher_out_softmaxed_centered_list: list[Tensor (B, K)])",
         "scalar tensor",

@@ -17,6 +17,7 @@ from migrations.document import losses
 from migrations.document.masking import BlockMaskGenerator
 from migrations.document.optimizer import apply_schedules, get_params_groups_with_decay
 from migrations.legacy.optimizer import parameter_rows
+from migrations.legacy.transforms import make_views
 from port.config import apply_scaling_rules
 from port.models import ARCHITECTURES, Architecture
 from port.optim import build_optimizer, build_schedulers
@@ -28,7 +29,14 @@ _UNCHANGED = "the document proposes no change here: the fork's is official's, se
 _NO_TRAINING = "it does not train, see gradients.step"
 _CHECKPOINT = "the document says nothing of checkpoints"
 
+_NOT_SHOWN = "the document shows neither before nor after"
+
 NOT_OFFERED: dict[str, str] = {
+    "augment_steps": "its steps are not official's one for one: augment.crops measures what they do",
+    "evaluation_view": _NOT_SHOWN,
+    "decode_image": _NOT_SHOWN,
+    "data_order": _NOT_SHOWN,
+    "training_order": _NOT_SHOWN,
     "dino_loss": "section 1 feeds it backbone CLS tokens, not the head's outputs: no prototypes to compare",
     "koleo_loss": _UNCHANGED,
     "sinkhorn": _UNCHANGED,
@@ -89,6 +97,11 @@ class DocumentStack:
     ) -> dict[str, Tensor | int]:
         """Section 1's batch, masked crop by crop, see `migrations.document.collate`."""
         return batches.collate(samples, config, dtype)
+
+    def augment(self, image: object, config: DictConfig, seed: int) -> dict[str, list[Tensor]]:
+        """Section 2's views: the fork's without the third global one, which the fork makes last."""
+        views = make_views(image, config)
+        return {**views, "global_crops": views["global_crops"][:2]}
 
     def ibot_loss(
         self,

@@ -23,6 +23,11 @@ __all__ = ["NOT_OFFERED", "LegacyStack"]
 _CHECKPOINT = "the document says nothing of checkpoints; `python -m migrations checkpoint` converts a fork's"
 
 NOT_OFFERED: dict[str, str] = {
+    "augment_steps": "its steps are not official's one for one: augment.crops measures what they do",
+    "evaluation_view": "the document shows no evaluation",
+    "decode_image": "the document does not show how images are read",
+    "data_order": "the document does not show a sampler",
+    "training_order": "the document does not show a data loader",
     "mask_counts": "each token is masked by a draw of its own: no number of patches is ever asked for",
     "default_config": "the fork keeps its defaults in an argument parser, under names that are not official's",
     "training_trajectory": "its first step already differs, see gradients.step: a hundred would show nothing more",
@@ -80,8 +85,8 @@ class LegacyStack:
         """Three global rows per image, see `migrations.legacy.masks.collate`."""
         return masks.collate(samples, config, dtype)
 
-    def make_views(self, image: object, config: DictConfig) -> dict[str, list[Tensor]]:
-        """A PIL image to what `collate` takes, see `migrations.legacy.transforms`."""
+    def augment(self, image: object, config: DictConfig, seed: int) -> dict[str, list[Tensor]]:
+        """A PIL image to what `collate` takes: three global views, the last for iBOT alone, and the local ones."""
         return transforms.make_views(image, config)
 
     def dino_loss(self, student_output_list: Sequence[Tensor], teacher_list: Sequence[Tensor]) -> Tensor:

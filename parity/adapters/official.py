@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from parity.adapters.common import SCHEDULES, centered_targets, optimizer_rows, recorded_counts
 from parity.adapters.official_build import RealNumbers, architecture
+from parity.adapters.official_data import OfficialData
 from parity.adapters.official_states import OfficialStates
 from parity.adapters.official_step import collate_of_official_training, run_official_step
 from parity.adapters.official_trajectory import run_official_trajectory
@@ -25,7 +26,7 @@ from port.models import Architecture
 __all__ = ["OfficialStack"]
 
 
-class OfficialStack(OfficialStates):
+class OfficialStack(OfficialData, OfficialStates):
     """Official DINOv2 behind the capability contracts of `parity.stack`.
 
     Args:
@@ -39,6 +40,7 @@ class OfficialStack(OfficialStates):
     def __init__(self, reference: Reference, architectures: Mapping[str, Architecture]) -> None:
         self._reference = reference
         self._collate_cache: dict[str, Callable[..., dict[str, Any]]] = {}
+        self._augmentations: dict[str, Any] = {}
         transformer = reference.module("models.vision_transformer")
         for name, sizes in architectures.items():
             if not hasattr(transformer, name):

@@ -27,6 +27,7 @@ from parity.reference import Reference
 from parity.reference.substitutes import attach_fsdp_methods
 
 __all__ = [
+    "NoModel",
     "collate_of_official_training",
     "files_replaced",
     "options_of_official_loader",
@@ -95,7 +96,7 @@ def options_of_official_loader(reference: Reference, config: DictConfig, start: 
         return iter(())
 
     with files_replaced(reference, config, loader, start=start, on_optimizer=lambda _: None):
-        reference.module("train.train").do_train(config, _NoModel(), resume=True)
+        reference.module("train.train").do_train(config, NoModel(), resume=True)
     return captured
 
 
@@ -177,12 +178,13 @@ def average_over_ranks(module: nn.Module) -> None:
         gradient.copy_(part.view_as(gradient))
 
 
-class _NoModel(nn.Module):
+class NoModel(nn.Module):
     """Enough of a model for `do_train` to reach its data loader."""
 
     fp16_scaler = None
 
     def get_params_groups(self) -> list[dict[str, Any]]:
+        """Return one group of one parameter, for the optimizer that the loop builds."""
         return [{"params": [nn.Parameter(torch.zeros(1))]}]
 
 

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from parity.adapters.common import SCHEDULES, centered_targets, optimizer_rows, recorded_counts, snapshot
+from parity.adapters.port_data import PortData
 from parity.adapters.port_parts import dtype_of, official_settings, prototype_settings, student_names, typed_batch
 from parity.adapters.port_states import PortStates
 from port.config import RECIPES, default_config, load_recipe
@@ -27,7 +28,7 @@ from port.training.parallel import parallelise
 __all__ = ["FastPortStack", "PortStack"]
 
 
-class PortStack(PortStates):
+class PortStack(PortData, PortStates):
     """This project's own training stack, in official's order of operations.
 
     Args:
@@ -43,6 +44,7 @@ class PortStack(PortStates):
     def __init__(
         self, architectures: Mapping[str, Architecture], forms: Mapping[str, FastPortStack] | None = None
     ) -> None:
+        super().__init__()
         self._architectures = architectures
         self.forms = dict(forms or {})
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from parity.checks import (
+    augment,
     checkpoint,
     collate,
+    data_order,
     distributed,
     files,
     gradients,
@@ -26,6 +28,8 @@ CHECKS: tuple[Check, ...] = (
     *files.CHECKS,
     *masks.CHECKS,
     *collate.CHECKS,
+    *augment.CHECKS,
+    *data_order.CHECKS,
     *losses.CHECKS,
     *prototype.CHECKS,
     *schedules.CHECKS,

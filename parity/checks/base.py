@@ -21,6 +21,7 @@ FAMILIES = (
     "files",
     "masks",
     "collate",
+    "augment",
     "losses",
     "prototype",
     "schedules",

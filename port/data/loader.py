@@ -30,7 +30,7 @@ from port.data.samplers import Order, make_order
 from port.data.samples import Augmentation, LoadedBatch, MicroBatchReader, Request, UnreadableDataError
 from port.signals import ignore_stop_signals
 
-__all__ = ["DataIterator", "make_data_loader"]
+__all__ = ["DataIterator", "batch_requests", "make_augmentation", "make_data_loader"]
 
 _WATCH_SECONDS = 0.5
 _logger = logging.getLogger("port")
@@ -66,9 +66,9 @@ def make_data_loader(
     _check(cfg, rank, world_size, start_iteration)
     seed, batch_size = cfg.train.seed, cfg.train.batch_size_per_gpu
     order = make_order(cfg.quirks.sampler, len(source), seed=seed, world_size=world_size, batch_size=batch_size)
-    reader = MicroBatchReader(source, augmentation or _augmentation(cfg), _collate(cfg), seed)
+    reader = MicroBatchReader(source, augmentation or make_augmentation(cfg), _collate(cfg), seed)
     first = start_iteration * cfg.accumulation_steps
-    requests = _requests(order, batch_size, (g * world_size + rank for g in count(first)))
+    requests = batch_requests(order, batch_size, rank=rank, world_size=world_size, first=first)
     workers = _n_workers(cfg.train.num_workers)
     loader = DataLoader(
         reader,
@@ -144,7 +144,8 @@ def _close(reference: weakref.ref[DataIterator]) -> None:
         iterator.close()
 
 
-def _augmentation(cfg: DictConfig) -> DataAugmentationDINO:
+def make_augmentation(cfg: DictConfig) -> DataAugmentationDINO:
+    """Return the augmentation that `crops`, `data.augmentation` and `quirks.blur` ask for."""
     crops = cfg.crops
     return DataAugmentationDINO(
         list(crops.global_crops_scale),
@@ -183,10 +184,11 @@ def _collate_in_float32(samples: list[Any], *, through: torch.dtype, **arguments
     return batch
 
 
-def _requests(order: Order, batch_size: int, numbers: Iterator[int]) -> Iterator[Request]:
-    for number in numbers:
-        first = number * batch_size
-        yield Request(number, tuple(order(position) for position in range(first, first + batch_size)))
+def batch_requests(order: Order, batch_size: int, *, rank: int, world_size: int, first: int) -> Iterator[Request]:
+    """Yield a rank's micro-batches without end, from micro-step `first` on."""
+    for number in count(first * world_size + rank, world_size):
+        start = number * batch_size
+        yield Request(number, tuple(order(position) for position in range(start, start + batch_size)))
 
 
 def _unchanged(loaded: Any) -> Any:

@@ -4,10 +4,13 @@ import random
 
 import numpy as np
 import pytest
+import torch
 from omegaconf import DictConfig
+from PIL import Image
 
 from migrations.document import NOT_OFFERED, DocumentStack
 from migrations.document.masking import BlockMaskGenerator
+from migrations.legacy import LegacyStack
 from parity.stack import CAPABILITIES, capabilities_of, claims_bitwise, stack_name
 from port.config import load_recipe
 from port.models import Architecture
@@ -27,6 +30,7 @@ def test_every_capability_is_offered_or_excused() -> None:
         "make_mask",
         "mask_counts",
         "collate",
+        "augment",
         "ibot_loss",
         "parameter_groups",
         "prototype_loss",
@@ -34,6 +38,19 @@ def test_every_capability_is_offered_or_excused() -> None:
     assert offered | set(NOT_OFFERED) == set(CAPABILITIES)
     assert not offered & set(NOT_OFFERED)
     assert all(reason and "\n" not in reason for reason in DocumentStack.not_offered.values())
+
+
+def test_the_third_view_is_gone_and_the_others_are_the_fork_s() -> None:
+    """Section 2 removes the view that is made last: the others, and what is drawn for them, stay."""
+    settings, image = config("vitl16_short"), Image.effect_noise((60, 50), 64).convert("RGB")
+    settings.crops.local_crops_number = 2
+    made = []
+    for stack in (DocumentStack(), LegacyStack()):
+        torch.manual_seed(3)
+        made.append(stack.augment(image, settings, 3))
+    assert [len(crops["global_crops"]) for crops in made] == [2, 3]
+    for key in ("global_crops", "local_crops"):
+        assert all(torch.equal(a, b) for a, b in zip(made[0][key][:2], made[1][key][:2], strict=True))
 
 
 def test_the_stack_describes_itself() -> None:

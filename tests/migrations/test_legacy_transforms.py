@@ -56,7 +56,7 @@ def test_make_views_keeps_the_third_view_third() -> None:
     torch.manual_seed(7)
     listed = views()(image())
     torch.manual_seed(7)
-    made = LegacyStack().make_views(image(), config())
+    made = LegacyStack().augment(image(), config(), 7)
     assert torch.equal(made["global_crops"][2], listed[-1])
     assert torch.equal(made["global_crops"][1], listed[1])
     assert torch.equal(made["local_crops"][0], listed[2])

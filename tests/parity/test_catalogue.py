@@ -42,6 +42,15 @@ def test_every_id_has_a_text(name: str) -> None:
     assert len(entry.body) > 100
 
 
+@pytest.mark.parametrize("name", ["augment", "collate"])
+def test_a_family_and_a_capability_of_one_name_are_both_told(name: str) -> None:
+    """What the family compares, then how the capability is called."""
+    body = explain(name).body
+    family = next(entry for entry in entries() if entry.id == name)
+    assert body.startswith(family.body)
+    assert CAPABILITIES[name].signature in body[len(family.body) :]
+
+
 def test_ids_are_unique() -> None:
     """No entry shadows another."""
     names = [entry.id.lower() for entry in entries()]

@@ -17,7 +17,17 @@ from parity.recipes import RECIPES
 from parity.results import Comparison
 from parity.run import Options
 
-NAMES = ["repeat", "traced", "oracle", "conditioning", "canary T0", "canary T1", "canary T1, unharmed"]
+NAMES = [
+    "repeat",
+    "traced",
+    "oracle",
+    "conditioning",
+    "canary T0",
+    "canary T1",
+    "canary T1, unharmed",
+    "crops",
+    "orders",
+]
 RECIPE = RECIPES[0]
 
 
@@ -47,7 +57,7 @@ def failed(found: list[Comparison]) -> list[str]:
 
 @pytest.mark.parametrize("recipe", RECIPES[:2], ids=lambda r: r.name)
 def test_official_code_passes_every_self_check(official_stack: OfficialStack, recipe: Any) -> None:
-    """Seven self-checks, and their numbers: images seen, down-casts met, amplification."""
+    """Nine self-checks, and their numbers: images seen, down-casts met, amplification."""
     found = examine(official_stack, recipe)
     assert [c.name for c in found] == [f"doctor/{name}" for name in NAMES]
     assert failed(found) == []

@@ -74,6 +74,9 @@ EDITS = (
         "mask_probability=0.5",
         "collate.batch[default-unmasked]",
     ),
+    Edit("data/transforms.py", "keep_p = 1 - p", "keep_p = p", "augment.crops"),
+    Edit("data/samplers.py", "seed + start + (iter_count << 24)", "seed + (iter_count << 24)", "augment.samplers"),
+    Edit("train/train.py", "seed=start_iter,", "seed=start_iter + 1,", "augment.training_order"),
     Edit("utils/utils.py", "return self.final_value", "return self.schedule[-1]", "gradients.step[default-finished]"),
 )
 HARMLESS = Edit("data/masking.py", "        # Overlap", "        # overlap", "masks.bitwise")

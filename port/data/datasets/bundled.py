@@ -20,7 +20,7 @@ from port.data.datasets.decode import decode_image, read_image_file
 from port.data.datasets.strings import parse_choice, parse_count, parse_options, parse_truth
 from port.data.datasets.tiles import SPLITS, Box, largest_size, split_region, tile_boxes
 
-__all__ = ["BUNDLED", "DEFAULT_IMAGES", "FORM", "BundledTiles", "Tile", "make_bundled"]
+__all__ = ["BUNDLED", "DEFAULT_IMAGES", "FORM", "BundledTiles", "Tile", "data_folder", "make_bundled"]
 
 FORM = (
     "skimage:split=train|val|test[:size=96][:stride=N][:tiles=N][:grey=true|false][:normalise=true|false]"
@@ -186,7 +186,7 @@ def make_bundled(dataset_str: str) -> BundledTiles:
         raise ValueError(f"{dataset_str!r}: an image is named twice, which would make two classes of it; name it once")
     counts = {key: parse_count(dataset_str, key, options[key]) for key in ("size", "stride", "tiles") if key in options}
     return BundledTiles(
-        _data_folder(),
+        data_folder(),
         split,
         images=images,
         size=counts.get("size", DEFAULT_SIZE),
@@ -197,8 +197,12 @@ def make_bundled(dataset_str: str) -> BundledTiles:
     )
 
 
-def _data_folder() -> Path:
-    """Return scikit-image's folder of images, without importing scikit-image, which takes a second."""
+def data_folder() -> Path:
+    """Return scikit-image's folder of images, without importing scikit-image, which takes a second.
+
+    Raises:
+        ImportError: it is not installed.
+    """
     spec = find_spec("skimage")
     if spec is None or not spec.submodule_search_locations:
         raise ImportError(
