@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parity.arguments import known_command, unknown_arguments
+from parity.commands import adapter
 from parity.errors import OutputError, ParityError, UsageError, origin
 from parity.options import COMMANDS, build_parser
 from parity.streams import complain, console_for, emit, substitute_unencodable
@@ -67,7 +68,7 @@ def _dispatch(argv: list[str]) -> int:
         return int(stop.code or 0)
     if unknown:
         raise UsageError(unknown_arguments(unknown, arguments.command))
-    commands = {"run": _run, "list": _list, "explain": _explain, "doctor": _doctor}
+    commands = {"run": _run, "list": _list, "explain": _explain, "doctor": _doctor, "adapter": adapter.command}
     return commands[arguments.command](arguments)
 
 

@@ -14,11 +14,12 @@ from parity.arguments import (
     reference_source,
     subject_name,
 )
+from parity.commands import adapter
 from parity.errors import UsageError
 
 __all__ = ["COMMANDS", "build_parser"]
 
-COMMANDS = ("run", "list", "explain", "doctor")
+COMMANDS = ("run", "list", "explain", "doctor", "adapter")
 
 EXIT_CODES = """\
 exit codes:
@@ -103,6 +104,8 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     _add_reference(doctor)
+    for command in (adapter,):
+        command.add_parser(commands)
     return parser
 
 

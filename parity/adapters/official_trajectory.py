@@ -10,15 +10,14 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from parity.adapters.common import snapshot
-from parity.adapters.official_step import files_replaced, prepared_batch, prepared_model
+from parity.adapters.official_step import Modules, files_replaced, prepared_batch, prepared_model
 from parity.names import canonical
-from parity.reference import Reference
 
 __all__ = ["run_official_trajectory"]
 
 
 def run_official_trajectory(
-    reference: Reference,
+    reference: Modules,
     config: DictConfig,
     state: Mapping[str, Tensor],
     batches: Sequence[Mapping[str, Any]],
