@@ -41,11 +41,14 @@ _OPTIONS = {
         "--only",
         "--seeds",
         "--quick",
+        "--waivers",
         "--json",
         "--markdown",
         "--help",
     ),
     "doctor": ("--reference", "--allow-modified-reference", "--help"),
+    "adapter": ("--output", "--force", "--help"),
+    "certify": ("--reference", "--json", "--help"),
 }
 
 

@@ -14,12 +14,12 @@ from parity.arguments import (
     reference_source,
     subject_name,
 )
-from parity.commands import adapter
+from parity.commands import adapter, certify
 from parity.errors import UsageError
 
 __all__ = ["COMMANDS", "build_parser"]
 
-COMMANDS = ("run", "list", "explain", "doctor", "adapter")
+COMMANDS = ("run", "list", "explain", "doctor", "adapter", "certify")
 
 EXIT_CODES = """\
 exit codes:
@@ -104,7 +104,7 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     _add_reference(doctor)
-    for command in (adapter,):
+    for command in (adapter, certify):
         command.add_parser(commands)
     return parser
 
@@ -138,6 +138,7 @@ def _add_run(commands: Any, formatter: type[argparse.HelpFormatter]) -> None:
     run.add_argument(
         "--quick", action="store_true", default=None, help="fewer masks, no variants of recipes, no full-size step"
     )
+    run.add_argument("--waivers", metavar="FILE", help="expected divergences (python -m parity explain waivers)")
     run.add_argument("--json", type=output_file, metavar="FILE", help="write the result as JSON, schema 1")
     run.add_argument("--markdown", type=output_file, metavar="FILE", help="write a summary for a GitHub job")
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 
@@ -21,6 +22,7 @@ from parity.reference import Reference, open_reference
 from parity.results import Comparison, ReferenceInfo, RunResult
 from parity.stack import stack_name
 from parity.subjects import open_subject
+from parity.waivers import Waivers, load_waivers
 
 __all__ = ["Options", "Planned", "plan", "planned_checks", "run"]
 
@@ -44,6 +46,7 @@ class Options:
         only: families; empty for all.
         seeds: masks drawn per check; 0 for the default of the run's length.
         quick: the three recipes without variants, fewer seeds, no full-size step, a short training.
+        waivers: a file of expected divergences, see `parity.waivers`; empty for none.
     """
 
     reference: str = "auto"
@@ -54,6 +57,7 @@ class Options:
     only: tuple[str, ...] = ()
     seeds: int = 0
     quick: bool = False
+    waivers: str = ""
 
     @property
     def mask_seeds(self) -> int:
@@ -122,6 +126,7 @@ def run(options: Options, progress: ProgressCallback | None = None) -> RunResult
     """
     start = time.perf_counter()
     planned = plan(options)
+    waivers = opened_waivers(options)
     threads = torch.get_num_threads()
     notify = progress or (lambda *_: None)
     with opened(options) as (reference, official), open_subject(options.subject) as subject:
@@ -134,7 +139,15 @@ def run(options: Options, progress: ProgressCallback | None = None) -> RunResult
         for done, item in enumerate(planned, start=1):
             notify(item.id, done, len(planned) + 1)
             _use_threads(item.recipe, threads)
-            context = Context(official, reference.info, subject, item.recipe, options.mask_seeds, options.quick)
+            context = Context(
+                official,
+                reference.info,
+                subject,
+                item.recipe,
+                options.mask_seeds,
+                options.quick,
+                waivers=waivers,
+            )
             results.append(run_check(item.check, context))
         notify("done", len(planned) + 1, len(planned) + 1)
         attribute_modified_reference(reference.info, results)
@@ -146,7 +159,19 @@ def run(options: Options, progress: ProgressCallback | None = None) -> RunResult
             environment=_environment(threads),
             options={**asdict(options), "recipes": sorted({r.name for r in _recipes(planned)})},
             seconds=time.perf_counter() - start,
+            waivers=waivers.outcomes(results),
         )
+
+
+def opened_waivers(options: Options) -> Waivers:
+    """Return the waivers of a run.
+
+    Raises:
+        UsageError: their file cannot be read, or is about checks that do not exist.
+    """
+    if not options.waivers:
+        return Waivers()
+    return Waivers(load_waivers(Path(options.waivers), [item.id for item in plan(Options())]))
 
 
 def _with_identity(planned: list[Planned], info: ReferenceInfo) -> list[Planned]:

@@ -11,6 +11,7 @@ from parity.errors import NoVerdictError, SubjectError
 from parity.recipes import FEATURES, Recipe
 from parity.results import CheckResult, Comparison, Exhibit, Finding, ReferenceInfo
 from parity.stack import capability, stack_name
+from parity.waivers import Waivers
 
 __all__ = ["FAMILIES", "Check", "Context", "NotRunError", "Observation", "Partly", "describe_error", "run_check"]
 
@@ -43,6 +44,7 @@ class Context:
         seeds: how many seeds the mask checks draw; other checks scale with it.
         quick: true where the user asked for the minute-long run.
         shared: results that one check leaves for another under the same recipe.
+        waivers: divergences that are expected.
     """
 
     reference: Any
@@ -52,6 +54,7 @@ class Context:
     seeds: int
     quick: bool
     shared: dict[str, Any] = field(default_factory=dict)
+    waivers: Waivers = field(default_factory=Waivers)
 
     def required_recipe(self) -> Recipe:
         """Return the recipe of a check that depends on one.
@@ -115,8 +118,8 @@ def run_check(check: Check, context: Context) -> CheckResult:
         return result
     try:
         for observation in check.run(context):
-            _gather(result, observation)
-        result.status = "diverged" if result.diverged else "passed"
+            _gather(result, observation, context.waivers)
+        result.status = "diverged" if result.diverged else "waived" if result.waived else "passed"
         if not result.comparisons:
             result.status, result.reason = "not_run", "nothing was compared"
     except NotRunError as not_run:
@@ -131,9 +134,9 @@ def run_check(check: Check, context: Context) -> CheckResult:
     return result
 
 
-def _gather(result: CheckResult, observation: Observation) -> None:
+def _gather(result: CheckResult, observation: Observation, waivers: Waivers) -> None:
     if isinstance(observation, Comparison):
-        result.comparisons.append(observation)
+        result.comparisons.append(waivers.applied(result.id, observation))
     elif isinstance(observation, Finding):
         result.findings.append(observation)
     elif isinstance(observation, Partly):
