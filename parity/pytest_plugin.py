@@ -9,8 +9,8 @@ options choose, once, before `-k` and `-m` choose among its comparisons: these s
 unless `--parity-subject` is given.
 
 Passed and diverged comparisons pass and fail. A check that was not run is skipped with its reason, and one that raised
-is an error. A waived divergence (`--parity-waivers`) is an expected failure, and a waiver that failed is a failure. Where
-nothing at all was compared there is an error, since skipped tests alone would let pytest exit with 0.
+is an error. A waived divergence (`--parity-waivers`) is an expected failure, and a waiver that failed is a failure.
+Where nothing at all was compared there is an error, since skipped tests alone would let pytest exit with 0.
 """
 
 from __future__ import annotations

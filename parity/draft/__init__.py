@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from parity.draft import data, losses, models, training
+from parity.draft import data, losses, models, targets, training
 from parity.draft.definitions import Project
 from parity.draft.recognise import recognise
 from parity.draft.render import MARK, render
@@ -28,8 +28,8 @@ _WIRES: Mapping[str, Callable[[Found], Wired | Gap]] = {
     "dino_loss": losses.wire_dino_loss,
     "ibot_loss": losses.wire_ibot_loss,
     "koleo_loss": losses.wire_koleo_loss,
-    "sinkhorn": losses.wire_sinkhorn,
-    "softmax_center": losses.wire_softmax_center,
+    "sinkhorn": targets.wire_sinkhorn,
+    "softmax_center": targets.wire_softmax_center,
     "schedules": training.wire_schedules,
     "default_config": training.wire_default_config,
     "recipe_configs": training.wire_recipe_configs,

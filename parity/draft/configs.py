@@ -44,7 +44,9 @@ def layout_of(found: Found) -> Layout | str:
     transformer = found.best("vision transformer")
     if loop is None or model is None or transformer is None:
         lacking = "do_train" if loop is None else "SSLMetaArch" if model is None else "vision transformer"
-        return f"the fork has no {lacking}, so that its training loop cannot be run as official's is"
+        own = found.best("training loop")
+        instead = f" (it trains by {place(own)})" if own is not None and loop is None else ""
+        return f"the fork has no {lacking}{instead}, so that its training cannot be run as official's is"
     absent = [name for name in _LOOP_NAMES if name not in found.project.names(loop.module)]
     absent += [f"{model.name}.{name}" for name in _MODEL_METHODS if name not in model.methods()]
     if absent:

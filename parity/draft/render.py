@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from parity.draft.configs import flags_of, layout_of
-from parity.draft.models import factory_keywords
+from parity.draft.helpers import helpers_of, quoted
 from parity.draft.recognise import Candidate
 from parity.draft.source import Unreadable
-from parity.draft.wiring import Found, Gap, Wired, call_lines, imported, place
+from parity.draft.wiring import Found, Gap, Wired, place
 from parity.stack import CAPABILITIES
 
 __all__ = ["MARK", "parameters_of", "render"]
@@ -72,7 +70,7 @@ def render(
         adapters: files left out because they are adapters themselves.
     """
     uses = {name for answer in answers.values() if isinstance(answer, Wired) for name in answer.uses}
-    helpers = "\n\n\n".join(_helpers(found, uses))
+    helpers = "\n\n\n".join(helpers_of(found, uses))
     blocks = [
         _docstring(top, answers),
         _imports(uses),
@@ -134,11 +132,11 @@ def _imports(uses: set[str]) -> str:
 
 def _paths(found: Found, top: Path, output: Path | None) -> str:
     """The fork's place: relative to the draft where one lies inside the other, so that both may move together."""
-    text = f"Path({_quoted(str(top))})"
+    text = f"Path({quoted(str(top))})"
     if output is not None:
         home = output.resolve().parent
         if top.is_relative_to(home) or home.is_relative_to(top):
-            text = f"Path(__file__).resolve().parent / {_quoted(Path(os.path.relpath(top, home)).as_posix())}"
+            text = f"Path(__file__).resolve().parent / {quoted(Path(os.path.relpath(top, home)).as_posix())}"
     roots = dict.fromkeys(c.definition.module.root for found_for in found.parts.values() for c in found_for)
     lines = [f"FORK_PATH = ({text}).resolve()"]
     for root in roots or [top]:
@@ -151,18 +149,14 @@ def _paths(found: Found, top: Path, output: Path | None) -> str:
 def _facts(top: Path, answers: Mapping[str, Wired | Gap]) -> str:
     gaps = {name: answer.reason for name, answer in answers.items() if isinstance(answer, Gap)}
     told = "to do in the drafted adapter: "
-    reasons = [f"    {_quoted(name)}: {_quoted(told + reason)}," for name, reason in gaps.items()]
+    reasons = [f"    {quoted(name)}: {quoted(told + reason)}," for name, reason in gaps.items()]
     return "\n".join(
         [
-            f"name = {_quoted(top.name)}",
+            f"name = {quoted(top.name)}",
             "claims_bitwise = False  # True where official's operations in official's order are claimed: equal bits",
             *(["not_offered = {", *reasons, "}"] if reasons else []),
         ]
     )
-
-
-def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
 
 
 def _findings(found: Found, unreadable: Sequence[Unreadable], adapters: Sequence[str]) -> Iterator[str]:
@@ -177,47 +171,6 @@ def _findings(found: Found, unreadable: Sequence[Unreadable], adapters: Sequence
 
 def _chosen(candidate: Candidate) -> str:
     return f"{place(candidate.definition)} ({candidate.reason})"
-
-
-def _helpers(found: Found, uses: set[str]) -> Iterator[str]:
-    scaling = found.best("learning rate scaling")
-    if "scaled" in uses and scaling is not None:
-        yield (
-            f"def scaled(config):  # {place(scaling)}\n"
-            '    """The configuration with its learning rate set by the fork\'s own rule."""\n'
-            f"    {imported(scaling)}\n\n    return {scaling.name}(config.copy())"
-        )
-    layout = layout_of(found)
-    if "layout" in uses and not isinstance(layout, str):
-        keywords = factory_keywords(found.project, layout.transformer)
-        given = [f"{name}={value}" for name, value in keywords.items()]
-        register = call_lines("register_architecture", ["_module", _quoted(layout.transformer.name), "config", *given])
-        lines = [
-            '"""The fork\'s own training loop and model, which know parity\'s small architecture."""',
-            f'_module = import_module("{layout.transformer.module.name}")',
-            *register,
-            f'return OfficialLayout("{layout.loop.module.name}", "{layout.model.module.name}")',
-        ]
-        yield "\n".join(["def layout(config):", *(f"    {line}" for line in lines)])
-    if "arguments" in uses:
-        yield "\n".join(_arguments(found))
-
-
-def _arguments(found: Found) -> Iterator[str]:
-    flags = flags_of(found)
-    yield "def arguments(config):"
-    yield '    """The fork\'s flags for a configuration with official\'s keys."""'
-    if flags.parser is not None:
-        yield f"    {imported(flags.parser)}  # {place(flags.parser)}"
-        yield ""
-    yield "    config = scaled(config)"
-    if flags.defaults:
-        text = f"keep the parser's defaults, since their names are of no official key: {', '.join(flags.defaults)}"
-        yield from textwrap.wrap(text, _WIDTH, initial_indent="    # ", subsequent_indent="    # ")
-    yield "    given = {"
-    yield from (f'        "{name}": {value},' for name, value in flags.known.items())
-    yield "    }"
-    yield f"    return flags({flags.parser.name + '()' if flags.parser is not None else 'None'}, given)"
 
 
 def _spaced(body: Sequence[str]) -> Iterator[str]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from parity.draft.configs import Layout, arguments_for, layout_of
 from parity.draft.definitions import Definition, Function
+from parity.draft.networks import network_of
 from parity.draft.roles import Unbound
 from parity.draft.wiring import Found, Gap, Wired, call_lines, imported, place
 
@@ -116,7 +117,9 @@ def wire_recipe_configs(found: Found) -> Wired | Gap:
 def _pieces(found: Found) -> tuple[str, ...]:
     """Return where the pieces of a step are, for the person who puts them together."""
     parts = ("model", "optimizer", "parameter groups", "scheduler of groups", "schedules", "training loop")
-    return tuple(_where(found.best(part)) for part in parts if found.best(part) is not None)
+    network = network_of(found)
+    pieces = tuple(_where(found.best(part)) for part in parts if found.best(part) is not None)
+    return (*((network.told,) if network is not None else ()), *pieces)
 
 
 def _where(definition: Definition | None) -> str:
@@ -125,11 +128,13 @@ def _where(definition: Definition | None) -> str:
     return f"{place(definition)}({'' if definition.is_class else names})"
 
 
-def _by_layout(found: Found, lines: tuple[str, ...], uses: set[str], remark: str) -> Wired | Gap:
-    """Wire a capability by the fork's own training loop, where that kept official's."""
+def _by_layout(
+    found: Found, lines: tuple[str, ...], uses: set[str], remark: str, begun: tuple[str, ...] = ()
+) -> Wired | Gap:
+    """Wire a capability by the fork's own training loop, where that kept official's; else leave it, `begun`."""
     layout = layout_of(found)
     if isinstance(layout, str):
-        return Gap(layout, _pieces(found))
+        return Gap(layout, _pieces(found), begun)
     return Wired(lines, tuple(_sources(layout)), (remark,), frozenset({"layout", "scaled", *uses}))
 
 
@@ -140,9 +145,8 @@ def _sources(layout: Layout) -> Iterator[str]:
 def wire_parameter_groups(found: Found) -> Wired | Gap:
     """`parameter_groups`: the model's groups in the fork's optimizer under the fork's schedules."""
     lines = ("return run_official_groups(layout(config), scaled(config), iterations)",)
-    return _by_layout(
-        found, lines, {"run_official_groups"}, "groups, optimizer and schedules as the training loop uses them"
-    )
+    remark = "groups, optimizer and schedules as the training loop uses them"
+    return _by_layout(found, lines, {"run_official_groups"}, remark, begun_groups(found))
 
 
 def wire_init_state(found: Found) -> Wired | Gap:
