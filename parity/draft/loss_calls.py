@@ -58,6 +58,7 @@ def sides_of(parameters: Sequence[Parameter]) -> tuple[Parameter, Parameter]:
 
 
 def node_of(loss: Definition, method: str) -> Function:
+    """Return the function that computes a loss: a method of a class, or the function itself."""
     if loss.is_class:
         return loss.methods()[method]
     assert isinstance(loss.node, Function)
@@ -132,4 +133,5 @@ def _at_temperature_one(loss: Definition, parameters: Sequence[Parameter], known
 
 
 def told(error: Exception) -> str:
+    """Return why a call could not be written; a `KeyError` is a method that is not there."""
     return str(error) if isinstance(error, UndecidedError) else f"it has no method {error}"

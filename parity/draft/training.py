@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from parity.draft.configs import Layout, arguments_for, layout_of
 from parity.draft.definitions import Definition, Function
-from parity.draft.networks import network_of
+from parity.draft.networks import begun_groups, network_of
 from parity.draft.roles import Unbound
 from parity.draft.wiring import Found, Gap, Wired, call_lines, imported, place
 
