@@ -73,8 +73,10 @@ def _ibot_method(found: Found, loss: Definition) -> str:
 def _takes_flat_tokens(node: Function, parameters: Sequence[Parameter]) -> bool:
     """Return whether a loss takes the masked tokens alone rather than all tokens with masks that choose among them.
 
+    All tokens need a mask that they are multiplied with or indexed by.
+
     Raises:
-        UndecidedError: neither is told.
+        UndecidedError: both seem to be done.
     """
     student, teacher = sides_of(parameters)
     masks = {p.name for p in parameters if re.fullmatch(MASKS, p.name.lower()) and "weight" not in p.name}
@@ -88,9 +90,9 @@ def _takes_flat_tokens(node: Function, parameters: Sequence[Parameter]) -> bool:
         elif isinstance(part, ast.Subscript) and _is_mask(part.slice, masks):
             names = {n.id for n in ast.walk(part.value) if isinstance(n, ast.Name)}
             indexed, other = indexed or bool(names & sides), other or not names & sides
-    if multiplied == (indexed or other) and not indexed:
+    if multiplied and other and not indexed:
         raise UndecidedError(
-            "whether it takes the masked tokens alone or those of whole crops is told by no name and no use"
+            "whether it takes the masked tokens alone or those of whole crops is not told by its source"
         )
     return not (multiplied or indexed)
 

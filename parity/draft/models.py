@@ -115,11 +115,8 @@ def wire_build_head(found: Found) -> Wired | Gap:
     except Unbound as error:
         return Gap(f"{place(head)}: {error}", (place(head),))
     bound = {argument.split("=")[0] for argument in arguments if "sizes." in argument}
-    remark = (
-        ""
-        if len(bound) == 4
-        else f"of the sizes that official configures, only {', '.join(sorted(bound))} can be given"
-    )
+    given = ", ".join(sorted(bound))
+    remark = "" if len(bound) == 4 else f"of the sizes that official configures, it takes only {given}"
     return Wired(
         (
             imported(head),

@@ -109,6 +109,9 @@ def read_modules(path: Path) -> tuple[list[Module], list[Unreadable]]:
             unreadable.append(Unreadable(file.relative_to(top).as_posix(), tree))
         else:
             parsed[file] = tree
+    if not parsed:
+        told = "; ".join(f"{file.shown}: {file.reason}" for file in unreadable[:4])
+        raise UsageError(f"none of the {len(unreadable)} Python files of {path} can be parsed ({told})")
     votes = _votes(parsed, top)
     return [_module(file, tree, top, votes) for file, tree in parsed.items()], unreadable
 

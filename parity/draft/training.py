@@ -59,10 +59,10 @@ def _returned_keys(builder: Definition) -> dict[str, str]:
     """Return the index, as source, of each schedule in what a builder returns; empty where that is not told."""
     node = builder.node
     assert isinstance(node, Function)
-    returned = [part.value for part in ast.walk(node) if isinstance(part, ast.Return) and part.value is not None]
+    returned = [part.value for part in _own(node) if isinstance(part, ast.Return) and part.value is not None]
     value = returned[-1] if returned else None
     if isinstance(value, ast.Name):
-        assigned = [p.value for p in ast.walk(node) if isinstance(p, ast.Assign) and _names(p.targets) == [value.id]]
+        assigned = [p.value for p in _own(node) if isinstance(p, ast.Assign) and _names(p.targets) == [value.id]]
         value = assigned[-1] if assigned else None
     named: list[tuple[str, str]] = []
     if isinstance(value, ast.Tuple | ast.List):
@@ -77,6 +77,17 @@ def _returned_keys(builder: Definition) -> dict[str, str]:
         if key is not None and key not in found:
             found[key] = index.replace("'", '"')
     return found
+
+
+def _own(node: Function) -> Iterator[ast.AST]:
+    """Yield what a function does itself, in order, functions that it defines left out."""
+    for part in ast.iter_child_nodes(node):
+        stack = [part]
+        while stack:
+            at = stack.pop(0)
+            yield at
+            if not isinstance(at, Function | ast.Lambda):
+                stack[:0] = ast.iter_child_nodes(at)
 
 
 def _names(targets: list[ast.expr]) -> list[str]:
