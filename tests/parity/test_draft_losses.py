@@ -65,7 +65,7 @@ def test_a_loss_that_sharpens_its_teacher_is_given_logits(tmp_path: Path) -> Non
 
 def test_without_a_temperature_to_give_it_is_left_to_do(tmp_path: Path) -> None:
     """Logits at a temperature that nobody knows cannot be made."""
-    text = "class DINOLoss:\n    def forward(self, teacher, student):\n        return (teacher / 0.04).softmax(-1) @ student\n"
+    text = "class DINOLoss:\n    def forward(self, teacher, student):\n        return teacher.softmax(-1) @ student\n"
     assert "at a temperature that cannot be given to it" in _gap(_drafted(tmp_path, losses=text), "dino_loss").reason
 
 
@@ -113,7 +113,8 @@ def test_structure_is_enough(tmp_path: Path) -> None:
 
 def test_half_of_a_pair_is_not_wired(tmp_path: Path) -> None:
     """Without an iBOT loss, `sinkhorn` would raise for one kind: left to do, with what is there."""
-    text = "class DINOLoss:\n    def forward(self, student, teacher): ...\n    def sinkhorn_knopp_teacher(self, t, temp): ...\n"
+    text = "class DINOLoss:\n    def forward(self, student, teacher): ...\n"
+    text += "    def sinkhorn_knopp_teacher(self, t, temp): ...\n"
     gap = _gap(_drafted(tmp_path, losses=text), "sinkhorn")
     assert gap.reason == "no ibot loss was found"
     assert gap.found == ("losses.py:1 DINOLoss",)

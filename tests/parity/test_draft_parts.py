@@ -57,7 +57,8 @@ def test_every_capability_is_wired_or_left_to_do(tmp_path: Path) -> None:
 
 def test_a_generator_is_called_as_it_is_made(tmp_path: Path) -> None:
     """The number of patches goes to the call where it takes one, else to the constructor; sizes by their names."""
-    text = "class MaskingGenerator:\n    def __init__(self, input_size, num_masking_patches=None, max_num_patches=None): ...\n"
+    arguments = "self, input_size, num_masking_patches=None, max_num_patches=None"
+    text = f"class MaskingGenerator:\n    def __init__({arguments}): ...\n"
     made = _drafted(tmp_path, masking=text + "    def __call__(self, num_masking_patches=0): ...\n")
     assert "MaskingGenerator(input_size=input_size, max_num_patches=max_num_patches)" in _body(made, "make_mask")
     assert "generator(num_masking_patches=num_masking_patches)" in _body(made, "make_mask")
@@ -102,7 +103,7 @@ def test_the_cap_on_masks_is_the_forks_own_or_left_to_do(tmp_path: Path) -> None
     ("returned", "expected"),
     [
         (
-            "lr_schedule, wd_schedule, momentum_schedule, teacher_temp_schedule, last_layer_lr_schedule",
+            "lr_schedule, wd_schedule, momentum_schedule, teacher_temp, last_layer_lr",
             '"lr": values(built[0])',
         ),
         ("dict(ema=1, learning_rate=2)", '"momentum": values(built["ema"])'),
@@ -153,7 +154,8 @@ def test_a_builder_of_the_backbone_comes_before_its_class(tmp_path: Path) -> Non
         "class DinoVisionTransformer:\n    def __init__(self, img_size=224, patch_size=16, embed_dim=768, depth=12, "
         "num_heads=12, block_fn=None, extra=None): ...\n"
         "def vit_large(patch_size=16, **kwargs):\n"
-        "    return DinoVisionTransformer(patch_size=patch_size, embed_dim=1024, block_fn=partial(Block, attn=Fast), **kwargs)\n"
+        "    block = 1\n"
+        "    return DinoVisionTransformer(embed_dim=1024, block_fn=partial(Block, attn=Fast), **kwargs)\n"
         "class Block: ...\nclass Fast: ...\nfrom functools import partial\n"
     )
     body = _body(_drafted(tmp_path, vit=text), "build_backbone")
@@ -174,7 +176,8 @@ def test_sizes_that_a_head_does_not_take_are_told(tmp_path: Path) -> None:
 
 def test_several_candidates_are_all_listed(tmp_path: Path) -> None:
     """The best with the reason for it, the others as comments, by file and line."""
-    text = "class DINOLoss:\n    def forward(self, student, teacher): ...\nclass OldDinoLoss(object):\n    def forward(self, s, t): ...\n"
+    text = "class DINOLoss:\n    def forward(self, student, teacher): ...\n"
+    text += "class OldDinoLoss(object):\n    def forward(self, s, t): ...\n"
     made = _drafted(tmp_path, losses=text)
     assert "#   dino loss: losses.py:1 DINOLoss (official's name)" in made.text
     assert "#     or losses.py:3 OldDinoLoss (its name)" in made.text
