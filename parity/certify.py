@@ -206,9 +206,15 @@ class _Certifier:
                     pairs[official] = path
                     break
         taken = set(pairs.values())
-        pairs |= {o: here[o] for o in self._history.files if o not in pairs and here.get(o) and here[o] not in taken}
+        free = {o: here[o] for o in self._history.files if o not in pairs and here.get(o, "") not in ("", *taken)}
+        # A place alone says something only where other files are official's: every fork has a `models/`.
+        pairs |= {official: path for official, path in free.items() if pairs or self._alike(official, path)}
         self._add_alike(pairs)
         return pairs
+
+    def _alike(self, official: str, path: str) -> bool:
+        lines = set(line_hashes(self._files[path]))
+        return max(_likeness(lines, blob) for blob in self._history.files[official]) >= _ALIKE_OF_ITS_NAME
 
     def _add_alike(self, pairs: dict[str, str]) -> None:
         """Add files elsewhere that share most of their lines with an official file that has no counterpart."""

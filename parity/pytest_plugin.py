@@ -128,7 +128,7 @@ class _Node(pytest.Collector):
 def _items(session: pytest.Session, result: RunResult) -> Iterator[pytest.Item]:
     root = _Node.from_parent(session, name="parity", nodeid="parity")
     for check in result.checks:
-        node = _Node.from_parent(root, name=check.id, nodeid=f"parity::{check.id}")
+        node = _Node.from_parent(root, name=check.id)
         seen: Counter[str] = Counter()
         for comparison in check.comparisons:
             name = f"{comparison.name} {comparison.tier}"
@@ -137,8 +137,8 @@ def _items(session: pytest.Session, result: RunResult) -> Iterator[pytest.Item]:
             yield ComparisonTest.from_parent(node, name=name + again, comparison=comparison, check=check)
         if check.status in ("not_run", "error"):
             yield CheckTest.from_parent(node, name=check.status.replace("_", " "), check=check)
+    node = _Node.from_parent(root, name="waivers")
     for waiver in result.waivers:
-        node = _Node.from_parent(root, name="waivers", nodeid="parity::waivers")
         yield WaiverTest.from_parent(node, name=f"{waiver.check} {waiver.name}", waiver=waiver)
     if not any(check.compared for check in result.checks):
         yield CheckTest.from_parent(root, name="nothing was compared", check=None)

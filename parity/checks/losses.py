@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,6 +31,27 @@ def _targets(rows: int, seed: int) -> Tensor:
     return torch.softmax(states.logits(rows, _PROTOTYPES, seed, scale=0.2) / 0.07, dim=-1)
 
 
+def _distribution(targets: Tensor) -> Tensor:
+    """Return targets that sum to 1 in the precision at hand, as a loss that applies the softmax itself has them.
+
+    Rounded to fp32, they sum to 1 only up to its rounding, which in fp64 is a difference that no algorithm makes.
+    """
+    return targets / targets.sum(-1, keepdim=True)
+
+
+def _weights(masks: Tensor, weight: Tensor) -> Tensor:
+    """Return official's weights of masked tokens in the precision at hand; a loss may compute them of the masks itself.
+
+    Args:
+        masks: bool (R, N).
+        weight: (M,), whose relative perturbations are kept.
+    """
+    exact = (1 / masks.sum(-1).clamp(min=1).double()).unsqueeze(-1).expand_as(masks)[masks]
+    # By numpy: the oracle of the fp64 run lets no torch function round to fp32.
+    rounded = torch.from_numpy(exact.numpy().astype(np.float32)).to(weight.dtype)
+    return exact.to(weight.dtype) * (weight / rounded)
+
+
 def _with_gradients(loss: Tensor, leaves: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The loss and its gradient with respect to each leaf; a leaf that it does not reach has gradient zero."""
     gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
@@ -52,7 +74,7 @@ def _dino(context: Context) -> Iterator[Observation]:
 
         def compute(stack: Any, given: Inputs) -> dict[str, Tensor]:
             students = _leaves(given, "student")
-            teachers = [t for name, t in given.items() if name.startswith("teacher")]
+            teachers = [_distribution(t) for name, t in given.items() if name.startswith("teacher")]
             return _with_gradients(stack.dino_loss(list(students.values()), teachers), students)
 
         yield from _judge(context, f"dino/{n_students} students {n_teachers} teachers", compute, inputs)
@@ -85,8 +107,9 @@ def _ibot(context: Context) -> Iterator[Observation]:
 
         def compute(stack: Any, given: Inputs) -> dict[str, Tensor]:
             students = _leaves(given, "student")
-            masks, weight = given["masks"], given["masks_weight"]
-            loss = stack.ibot_loss(students["student"], given["teacher"], masks, len(weight), weight)
+            masks, teacher = given["masks"], _distribution(given["teacher"])
+            weight = _weights(masks, given["masks_weight"])
+            loss = stack.ibot_loss(students["student"], teacher, masks, len(weight), weight)
             return _with_gradients(loss, students)
 
         yield from _judge(context, f"ibot/case {seed}", compute, inputs)

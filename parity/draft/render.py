@@ -75,7 +75,7 @@ def render(
         _docstring(top, answers),
         _imports(uses),
         _paths(found, top, output),
-        _facts(top, answers),
+        _facts(found, top, answers),
         "\n".join(_findings(found, unreadable, adapters)),
         *([helpers] if helpers else []),
         *(_capability(name, answer) for name, answer in answers.items()),
@@ -146,7 +146,15 @@ def _paths(found: Found, top: Path, output: Path | None) -> str:
     return "\n".join(lines)
 
 
-def _facts(top: Path, answers: Mapping[str, Wired | Gap]) -> str:
+def _features(found: Found) -> Iterator[str]:
+    """Whether there are register tokens: without them, parity asks for no rule about theirs."""
+    transformer = found.best("vision transformer")
+    if transformer is not None:
+        has = any("register" in parameter.name for parameter in transformer.parameters() or ())
+        yield 'features = ("registers",)  # register tokens' if has else "features = ()  # no register tokens"
+
+
+def _facts(found: Found, top: Path, answers: Mapping[str, Wired | Gap]) -> str:
     gaps = {name: answer.reason for name, answer in answers.items() if isinstance(answer, Gap)}
     told = "to do in the drafted adapter: "
     reasons = [f"    {quoted(name)}: {quoted(told + reason)}," for name, reason in gaps.items()]
@@ -154,6 +162,7 @@ def _facts(top: Path, answers: Mapping[str, Wired | Gap]) -> str:
         [
             f"name = {quoted(top.name)}",
             "claims_bitwise = False  # True where official's operations in official's order are claimed: equal bits",
+            *_features(found),
             *(["not_offered = {", *reasons, "}"] if reasons else []),
         ]
     )

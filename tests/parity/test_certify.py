@@ -81,7 +81,7 @@ def test_line_endings_are_told(copy: Path, official_source: Source) -> None:
     ("old", "new", "words"),
     [
         (b"    def forward(", b"    # added\n    def forward(", "comments and formatting"),
-        (b'    """', b'    """Edited. ', "comments, formatting and docstrings"),
+        (b'"""Koz', b'"""Edited. Koz', "comments, formatting and docstrings"),
     ],
 )
 def test_formatting_is_told_and_passes(copy: Path, official_source: Source, old: bytes, new: bytes, words: str) -> None:
