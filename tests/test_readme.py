@@ -17,7 +17,7 @@ from port.preflight import check_before_training
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
-COMMANDS = sorted(set(re.findall(r"python -m parity ((?:run|list|explain|doctor)[^`\n]*)", README)))
+COMMANDS = sorted(set(re.findall(r"python -m parity ((?:run|list|explain|doctor|adapter|certify)[^`\n]*)", README)))
 
 
 @pytest.mark.parametrize("command", COMMANDS)

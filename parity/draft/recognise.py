@@ -16,6 +16,7 @@ _NAMED_ALIKE = 40
 _METHOD = 12
 _PARAMETER = 6
 _OWN = 30
+_ASIDE = 25
 _ENOUGH = 24
 _ADAPTER = 4
 
@@ -42,6 +43,9 @@ class Part:
     kind: str = ""
     masks: bool | None = None
 
+
+_ELSEWHERE = frozenset({"eval", "evaluation", "run", "hub", "scripts", "legacy", "old", "thirdparty", "third_party"})
+"""Folders in which a fork keeps other things than its training."""
 
 _CENTERED = ("softmax_center_teacher", "sinkhorn_knopp_teacher", "update_center", "apply_center_update", "forward")
 
@@ -166,4 +170,5 @@ def _score(part: Part, definition: Definition) -> tuple[int, str]:
     score += _METHOD * len(methods) + _PARAMETER * len(parameters)
     reasons += [f"methods {', '.join(methods)}"] if methods else []
     reasons += [f"parameters {', '.join(parameters)}"] if parameters else []
+    score -= _ASIDE * bool(_ELSEWHERE & set(definition.module.shown.split("/")))
     return score + (_OWN if definition.home.own else 0), "; ".join(reasons)

@@ -183,6 +183,16 @@ def test_several_candidates_are_all_listed(tmp_path: Path) -> None:
     assert "#     or losses.py:3 OldDinoLoss (its name)" in made.text
 
 
+def test_training_comes_before_evaluation(tmp_path: Path) -> None:
+    """Of two equal candidates, the one in a folder of other things is the other."""
+    for folder in ("eval", "train"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "flags.py").write_text("def get_args_parser(): ...\n")
+    text = draft(tmp_path).text
+    assert "#   flags: train/flags.py:1 get_args_parser" in text
+    assert "#     or eval/flags.py:1 get_args_parser" in text
+
+
 def test_yaml_files_of_recipes_are_read(tmp_path: Path) -> None:
     """Official's file names beside defaults; without defaults there is nothing to merge them over."""
     (tmp_path / "configs").mkdir()

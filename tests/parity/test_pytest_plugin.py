@@ -3,34 +3,26 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
-from fabricated_results import EQUAL, FAR, diverged, only_not_run, passing
+from fabricated_results import EQUAL, FAR, VERIFIED, diverged, only_not_run, passing
+from omegaconf import OmegaConf
 
 import parity.report.provenance
 import parity.report.waivers
 import parity.run
+from parity.adapters.official import OfficialStack
+from parity.checks import CHECKS
+from parity.checks.base import Context, run_check
 from parity.errors import ReferenceSourceError
 from parity.results import CheckResult, RunResult, WaiverOutcome
+from port.config import default_config
 
 pytest_plugins = ["pytester"]
 
 # A run in this process forgets every module that it imported first, so these are imported before it.
 _KEPT = (parity.report.provenance, parity.report.waivers, parity.run)
-
-LOSSES = """
-from port.losses import DINOLoss, KoLeoLoss
-
-
-def koleo_loss(student_output):
-    return KoLeoLoss()(student_output)
-
-
-def dino_loss(student_output_list, teacher_out_softmaxed_centered_list):
-    return 2 * DINOLoss(student_output_list[0].shape[-1])(student_output_list, teacher_out_softmaxed_centered_list)
-"""
 
 
 @pytest.fixture
@@ -186,12 +178,22 @@ def test_without_a_subject_nothing_happens(pytester: pytest.Pytester) -> None:
     assert "1 passed" in done.stdout
 
 
-def test_real_losses_are_compared(pytester: pytest.Pytester, official_root: Path) -> None:
-    """An adapter with two losses against official code: KoLeo passes, and twice the DINO loss fails by name."""
-    pytester.makepyfile(adapter=LOSSES)
-    line = ["--parity-reference", "pypi", "--parity-only", "losses", "--parity-quick", "-k", "generic or dino"]
-    result = pytester.runpytest_subprocess("-p", "parity.pytest_plugin", "--parity-subject", "adapter.py", *line)
+def test_a_real_check_is_chosen_from(
+    pytester: pytest.Pytester, given: dict[str, Any], official_stack: OfficialStack
+) -> None:
+    """Official's defaults but for one, against official code: of the keys chosen, that one fails, by its name."""
+
+    class Fork:
+        def default_config(self) -> dict[str, Any]:
+            config: dict[str, Any] = OmegaConf.to_container(default_config())  # type: ignore[assignment] # a mapping
+            config["optim"]["clip_grad"] = 1.0
+            return config
+
+    (check,) = (check for check in CHECKS if check.id == "schedules.defaults")
+    made = run_check(check, Context(official_stack, VERIFIED, Fork(), None, 1, True))
+    given["outcome"] = RunResult(VERIFIED, "fork", [made])
+    result = _pytest(pytester, "-k", "defaults and optim")
     assert result.ret == 1
-    result.stdout.fnmatch_lines(["*FAILED parity::losses.dino::dino/1 students 1 teachers/loss T1*"])
-    result.stdout.no_fnmatch_line("*FAILED parity::losses.koleo*")
-    assert result.parseoutcomes()["passed"] >= 2
+    result.stdout.fnmatch_lines(["FAILED parity::schedules.defaults::default/optim.clip_grad T0*"])
+    outcomes = result.parseoutcomes()
+    assert (outcomes["failed"], outcomes["passed"] > 10, outcomes["deselected"] > 50) == (1, True, True)
