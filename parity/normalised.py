@@ -6,7 +6,7 @@ import ast
 import re
 from typing import Literal
 
-import yaml
+import yaml  # type: ignore[import-untyped] # PyYAML ships no types
 
 __all__ = ["Sameness", "renamed", "same_code"]
 

@@ -22,7 +22,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from parity.arguments import nearest
 from parity.errors import UsageError
@@ -147,7 +147,7 @@ class Waivers:
         judged = [c for c in checks if waiver.about(c.id)]
         # A check that ended early may not have come to what the waiver is about.
         whole = bool(judged) and not any(c.status in ("error", "not_run") for c in judged)
-        problem = ""
+        problem: Literal["", "expired", "no longer needed", "matches nothing"] = ""
         if self._expired(waiver):
             problem = "expired"
         elif whole and not self._matched[place]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from parity.draft.definitions import Definition, Function, Parameter
-from parity.draft.roles import CONFIG_NAMES, FLAGS_NAMES, SETTINGS, Unbound, bind, role_of
+from parity.draft.roles import CONFIG_NAMES, FLAGS_NAMES, SETTINGS, UnboundError, bind, role_of
 from parity.draft.wiring import Found, place
 
 __all__ = ["Flags", "Layout", "arguments_for", "flags_of", "layout_of"]
@@ -106,7 +106,7 @@ def arguments_for(found: Found, definition: Definition, method: str = "") -> tup
     """Return the arguments of a call that takes a configuration or settings by name, and the helpers that it uses.
 
     Raises:
-        Unbound: a parameter is not known, or a configuration has another structure than official's.
+        UnboundError: a parameter is not known, or a configuration has another structure than official's.
     """
     parameters = definition.parameters(method) or ()
     node = definition.methods().get(method or "__init__") if definition.is_class else definition.node
@@ -118,14 +118,17 @@ def arguments_for(found: Found, definition: Definition, method: str = "") -> tup
         if given:
             known[parameter.name] = given
             uses.add("scaled" if given == "config" else "arguments")
-    return bind(parameters, SETTINGS, known), frozenset(uses)
+    bound = bind(parameters, SETTINGS, known)
+    if any("config.optim.lr" in argument for argument in bound):
+        uses.add("scaled")  # parity's own configuration has 0 there
+    return bound, frozenset(uses)
 
 
 def _configuration(found: Found, parameter: Parameter, node: Function | None) -> str:
     """Return what to give to a parameter that takes a whole configuration; empty where it is no such parameter.
 
     Raises:
-        Unbound: it is one, of a structure that parity does not know.
+        UnboundError: it is one, of a structure that parity does not know.
     """
     name = parameter.name.lower()
     if not (CONFIG_NAMES.fullmatch(name) or FLAGS_NAMES.fullmatch(name)) or node is None:
@@ -137,11 +140,11 @@ def _configuration(found: Found, parameter: Parameter, node: Function | None) ->
     if nested or not chains:
         if not chains and CONFIG_NAMES.fullmatch(name):
             return "config"  # passed on whole, to be read elsewhere
-        raise Unbound(parameter)
+        raise UnboundError(parameter)
     flags = flags_of(found)
     if FLAGS_NAMES.fullmatch(name) and not {chain[0] for chain in chains} & set(flags.lacking):
         return "arguments(config)"
-    raise Unbound(parameter)
+    raise UnboundError(parameter)
 
 
 def _chains(node: ast.AST, name: str) -> Iterator[tuple[str, ...]]:

@@ -7,7 +7,7 @@ import re
 
 from parity.draft.configs import layout_of
 from parity.draft.definitions import Definition
-from parity.draft.roles import Roles, Unbound, bind
+from parity.draft.roles import Roles, UnboundError, bind
 from parity.draft.wiring import Found, Gap, Wired, call_lines, called_with, imported, literals, place
 
 __all__ = ["wire_collate", "wire_make_mask", "wire_mask_counts"]
@@ -56,7 +56,7 @@ def wire_make_mask(found: Found) -> Wired | Gap:
         asked = any("=num_masking_patches" in argument for argument in call)
         made = [p for p in generator.parameters() or () if p.required or not (asked and re.fullmatch(_COUNT, p.name))]
         arguments = bind(made, _GRID, literals(found.project, generator))
-    except Unbound as error:
+    except UnboundError as error:
         return Gap(f"{place(generator)}: {error}", (place(generator),))
     lines = (imported(generator), *call_lines(f"generator = {generator.name}", arguments))
     return Wired((*lines, *call_lines("return generator", call)), (place(generator, "__call__"),))
@@ -71,7 +71,7 @@ def _collate_call(collate: Definition) -> list[str]:
     """Return the call of a collate function with the values that official's takes, by name.
 
     Raises:
-        Unbound: one of its parameters is none of them.
+        UnboundError: one of its parameters is none of them.
     """
     return call_lines(f"return {collate.name}", bind(collate.parameters() or (), _COLLATE))
 
@@ -83,7 +83,7 @@ def wire_mask_counts(found: Found) -> Wired | Gap:
         return Gap("no collate function was found that takes a mask generator")
     try:
         call = _collate_call(collate)
-    except Unbound as error:
+    except UnboundError as error:
         return Gap(f"{place(collate)}: {error}", (place(collate),))
     if not any("=mask_generator" in line for line in call):
         return Gap(f"{place(collate)} takes no mask generator that could be asked", (place(collate),))
@@ -123,7 +123,7 @@ def wire_collate(found: Found) -> Wired | Gap:
     built = [f"{generator.name}({_arguments(c)})" for c in called_with(found.project, generator.name)]
     try:
         call = _collate_call(collate)
-    except Unbound as error:
+    except UnboundError as error:
         return Gap(f"{place(collate)}: {error}", places)
     begin = (
         imported(collate),

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from parity.draft.definitions import Definition, Function, Parameter
-from parity.draft.roles import Roles, Unbound, bind
+from parity.draft.roles import Roles, UnboundError, bind
 from parity.draft.wiring import Found, Wired, call_lines, imported, literals, place
 
 __all__ = ["MASKS", "TYPED", "UndecidedError", "made_loss", "node_of", "paired_call", "sides_of", "told"]
@@ -34,7 +34,7 @@ def made_loss(found: Found, loss: Definition, like: str) -> str:
     roles: Roles = ((_WIDTH, f"{like}.shape[-1]"), (r"device", f"{like}.device"))
     try:
         arguments = bind(loss.parameters() or (), roles, literals(found.project, loss))
-    except Unbound as error:
+    except UnboundError as error:
         raise UndecidedError(f"{place(loss)} cannot be constructed: {error}") from error
     return f"typed({loss.name}({', '.join(arguments)}), {like})"
 
@@ -107,7 +107,7 @@ def paired_call(
         made = _at_temperature_one(loss, parameters, known, made)
     try:
         arguments = bind(parameters, roles[1:], known)
-    except Unbound as error:
+    except UnboundError as error:
         raise UndecidedError(f"{place(loss, method)}: {error}") from error
     lines = [imported(loss)]
     if loss.is_class:

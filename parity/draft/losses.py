@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from parity.draft.definitions import Definition, Function, Parameter
 from parity.draft.loss_calls import MASKS, TYPED, UndecidedError, made_loss, node_of, paired_call, sides_of, told
-from parity.draft.roles import Unbound
+from parity.draft.roles import UnboundError
 from parity.draft.wiring import Found, Gap, Wired, called_with, imported, place
 
 __all__ = ["wire_dino_loss", "wire_ibot_loss", "wire_koleo_loss"]
@@ -112,7 +112,7 @@ def wire_koleo_loss(found: Found) -> Wired | Gap:
     parameters = loss.parameters("forward" if loss.is_class else "") or ()
     rest = [p for p in parameters[1:] if p.required]
     if not parameters or rest:
-        why = str(Unbound(rest[0])) if rest else "it has no forward with an argument"
+        why = str(UnboundError(rest[0])) if rest else "it has no forward with an argument"
         return Gap(f"{place(loss)}: {why}", (place(loss),))
     if not loss.is_class:
         return Wired((imported(loss), f"return {loss.name}(student_output)"), (place(loss),))

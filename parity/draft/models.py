@@ -6,7 +6,7 @@ import ast
 
 from parity.draft.configs import arguments_for
 from parity.draft.definitions import Definition, Function, Project, statements
-from parity.draft.roles import SETTINGS, Roles, Unbound, bind, head_roles, role_of
+from parity.draft.roles import SETTINGS, Roles, UnboundError, bind, head_roles, role_of
 from parity.draft.wiring import Found, Gap, Wired, call_lines, imported, literals, place
 
 __all__ = ["factory_keywords", "wire_build_backbone", "wire_build_head"]
@@ -20,14 +20,14 @@ def wire_build_backbone(found: Found) -> Wired | Gap:
     for builder in _builders(found.project, transformer):
         try:
             arguments, uses = arguments_for(found, builder)
-        except Unbound:
+        except UnboundError:
             continue
-        lines = (imported(builder), *_scaled(uses), *call_lines(f"return {builder.name}", arguments))
-        return Wired(lines, (place(builder), place(transformer)), (), uses)
+        body = (imported(builder), *_scaled(uses), *call_lines(f"return {builder.name}", arguments))
+        return Wired(body, (place(builder), place(transformer)), (), uses)
     try:
         known = {**literals(found.project, transformer), **factory_keywords(found.project, transformer)}
         arguments = bind(transformer.parameters() or (), SETTINGS, known)
-    except Unbound as error:
+    except UnboundError as error:
         return Gap(f"{place(transformer)}: {error}", (place(transformer),))
     through = [_as_module(transformer)] if any("_module." in argument for argument in arguments) else []
     lines = [imported(transformer), *through]
@@ -112,7 +112,7 @@ def wire_build_head(found: Found) -> Wired | Gap:
     roles: Roles = tuple((pattern, value.replace("config.KIND", "sizes")) for pattern, value in head_roles("KIND"))
     try:
         arguments = bind(head.parameters() or (), roles, literals(found.project, head))
-    except Unbound as error:
+    except UnboundError as error:
         return Gap(f"{place(head)}: {error}", (place(head),))
     bound = {argument.split("=")[0] for argument in arguments if "sizes." in argument}
     given = ", ".join(sorted(bound))

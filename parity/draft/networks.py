@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from parity.draft.configs import arguments_for
 from parity.draft.definitions import Definition
-from parity.draft.roles import SETTINGS, Roles, Unbound, bind
+from parity.draft.roles import SETTINGS, Roles, UnboundError, bind
 from parity.draft.wiring import Found, call_lines, imported, place
 
 __all__ = ["Network", "begun_groups", "network_of"]
@@ -83,7 +83,7 @@ def begun_groups(found: Found) -> tuple[str, ...]:
             p.name: "arguments(config)" for p in optimizer.parameters() or () if p.name in ("args", "opts", "flags")
         }
         given = bind(optimizer.parameters() or (), _STUDENT, known)
-    except Unbound:
+    except UnboundError:
         return ()
     loop = found.best("training loop")
     where = place(loop) if loop is not None else "your training loop"

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from parity.draft.definitions import Parameter
 
-__all__ = ["CONFIG_NAMES", "FLAGS_NAMES", "SETTINGS", "Unbound", "bind", "head_roles", "role_of"]
+__all__ = ["CONFIG_NAMES", "FLAGS_NAMES", "SETTINGS", "UnboundError", "bind", "head_roles", "role_of"]
 
 Roles = Sequence[tuple[str, str]]
 
@@ -101,14 +100,11 @@ def head_roles(kind: str) -> Roles:
     )
 
 
-@dataclass(frozen=True)
-class Unbound(Exception):  # noqa: N818 - not a failure: the draft says so and goes on
+class UnboundError(Exception):
     """A required parameter whose name says nothing that parity could give."""
 
-    parameter: Parameter
-
-    def __str__(self) -> str:
-        return f"its parameter `{self.parameter.name}` has no default and no meaning that its name would tell"
+    def __init__(self, parameter: Parameter) -> None:
+        super().__init__(f"its parameter `{parameter.name}` has no default and no meaning that its name would tell")
 
 
 def role_of(name: str, roles: Roles) -> str | None:
@@ -127,13 +123,13 @@ def bind(parameters: Sequence[Parameter], roles: Roles, known: Mapping[str, str]
         known: expressions for parameters by exact name, before the roles: values that the fork's own calls give.
 
     Raises:
-        Unbound: a required parameter has no role.
+        UnboundError: a required parameter has no role.
     """
     arguments: list[str] = []
     for parameter in parameters:
         value = (known or {}).get(parameter.name) or role_of(parameter.name, roles)
         if value is None and parameter.required:
-            raise Unbound(parameter)
+            raise UnboundError(parameter)
         if value is not None:
             arguments.append(value if parameter.positional_only else f"{parameter.name}={value}")
     return arguments

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from parity.draft.definitions import Definition
 from parity.draft.loss_calls import TYPED, UndecidedError, made_loss
-from parity.draft.roles import Roles, Unbound, bind
+from parity.draft.roles import Roles, UnboundError, bind
 from parity.draft.wiring import Found, Gap, Wired, call_lines, imported, place
 
 __all__ = ["wire_sinkhorn", "wire_softmax_center"]
@@ -53,7 +53,7 @@ def wire_sinkhorn(found: Found) -> Wired | Gap:
             lines += [f'if kind == "{kind}":', *(f"    {line}" for line in inner)]
         sources = tuple(place(loss, "sinkhorn_knopp_teacher") for loss in both)
         return Wired((*lines, "raise ValueError(kind)"), sources, (), TYPED | {"torch"})
-    except (UndecidedError, Unbound, ValueError) as error:
+    except (UndecidedError, UnboundError, ValueError) as error:
         return _free_sinkhorn(found, roles, str(error))
 
 
@@ -65,7 +65,7 @@ def _free_sinkhorn(found: Found, roles: Roles, reason: str) -> Wired | Gap:
         return Gap(reason, _both_places(found))
     try:
         arguments = [f"{parameters[0].name}=teacher_output", *bind(parameters[1:], roles)]
-    except Unbound as error:
+    except UnboundError as error:
         return Gap(f"{reason}; {place(function)}: {error}", (place(function),))
     return Wired(
         (imported(function), *call_lines(f"return {function.name}", arguments)),

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from parity.draft.configs import Layout, arguments_for, layout_of
 from parity.draft.definitions import Definition, Function
 from parity.draft.networks import begun_groups, network_of
-from parity.draft.roles import Unbound
+from parity.draft.roles import UnboundError
 from parity.draft.wiring import Found, Gap, Wired, call_lines, imported, place
 
 __all__ = [
@@ -43,7 +43,7 @@ def wire_schedules(found: Found) -> Wired | Gap:
         )
     try:
         arguments, uses = arguments_for(found, builder)
-    except Unbound as error:
+    except UnboundError as error:
         return Gap(f"{place(builder)}: {error}", (place(builder),))
     remarks = []
     rows = [f'    "{key}": values(built[{index}]),' for key, index in keys.items()]

@@ -123,6 +123,16 @@ def test_a_last_layer_without_a_schedule_follows_the_others(tmp_path: Path) -> N
     assert body.splitlines()[1] == "config = scaled(config)"
 
 
+def test_a_builder_may_take_its_settings_one_by_one(tmp_path: Path) -> None:
+    """By their names; the learning rate is scaled first."""
+    text = "def build_schedulers(lr, min_lr, epochs, niter_per_ep, extra=1):\n    return dict(lr=lr, wd=0)\n"
+    body = _body(_drafted(tmp_path, train=text), "schedules")
+    assert "config = scaled(config)" in body
+    assert "lr=config.optim.lr" in body
+    assert "niter_per_ep=config.train.OFFICIAL_EPOCH_LENGTH" in body
+    assert "extra" not in body
+
+
 def test_another_return_value_is_left_to_do(tmp_path: Path) -> None:
     """An object of the fork's own says nothing about its schedules."""
     made = _drafted(tmp_path, train="def build_schedulers(cfg):\n    return Schedules(cfg)\n")
