@@ -151,7 +151,10 @@ def test_options_reach_the_runner(runner: Runner, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("rnu", "unknown command 'rnu', expected one of run, list, explain, doctor; did you mean 'run'?"),
+        (
+            "rnu",
+            "unknown command 'rnu', expected one of run, list, explain, doctor, adapter, certify; did you mean 'run'?",
+        ),
         ("run --levle L1", "unknown argument '--levle'; did you mean '--level'?"),
         ("run --level L9", "unknown level 'L9', expected L0, L1, L2, L3, L4"),
         ("run --only maks", "unknown family 'maks', expected files, masks,"),
@@ -308,7 +311,7 @@ def test_options_are_frozen(capsys: pytest.CaptureFixture[str]) -> None:
     shown = {word.strip("[],") for word in capsys.readouterr().out.split("\n\n")[0].split() if "--" in word}
     assert shown == {
         "--reference", "--allow-modified-reference", "--subject", "--recipe", "--level", "--only",
-        "--seeds", "--quick", "--json", "--markdown",
+        "--seeds", "--quick", "--waivers", "--json", "--markdown",
     }  # fmt: skip
 
 
@@ -319,9 +322,9 @@ def _python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
 
 
 def test_help_and_explain_do_not_import_torch() -> None:
-    """Both answer at once."""
+    """They answer at once, and so does the drafter, which only reads."""
     code = "import sys; from parity.cli import main; main({}); print('torch' in sys.modules, file=sys.stderr)"
-    for line in (["run", "--help"], ["explain", "Q3"], ["--version"]):
+    for line in (["run", "--help"], ["explain", "Q3"], ["--version"], ["adapter", "tests/migrations/fork"]):
         done = _python("-c", code.format(line))
         assert done.stderr.strip() == b"False"
 
