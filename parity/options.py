@@ -35,6 +35,8 @@ examples:
   python -m parity run --quick --only masks,losses     two families, fewer masks
   python -m parity run --subject adapter.py            your own training stack
   python -m parity run --reference path/to/dinov2      against a checkout that you have
+  python -m parity adapter path/to/fork                draft adapter.py from a fork's source
+  python -m parity certify path/to/fork                which of its files are official's
   python -m parity explain 0005                        what a documented difference is
 """
 

@@ -67,14 +67,17 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
     Raises:
         pytest.UsageError: the job cannot be done, or is split over workers.
     """
-    if config.getoption("parity_subject") is None:
+    given = _options(config)
+    if "subject" not in given:
+        if given:
+            raise pytest.UsageError("--parity options need --parity-subject FILE.py: there is nothing to compare")
         return
     if hasattr(config, "workerinput"):
         raise pytest.UsageError("--parity-subject: each worker would run every check again; run it without -n")
     from parity.run import Options, run
 
     try:
-        result = run(Options(**_options(config)))
+        result = run(Options(**given))
     except ParityError as error:
         raise pytest.UsageError(f"parity: {' '.join(str(error).split())}") from error
     config.stash[_RESULT] = result

@@ -6,6 +6,7 @@ draft with its contract beside it, so that it is not run rather than wrongly pas
 
 from __future__ import annotations
 
+import ast
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from parity.draft.recognise import recognise
 from parity.draft.render import MARK, render
 from parity.draft.source import Unreadable, read_modules
 from parity.draft.wiring import Found, Gap, Wired
+from parity.errors import ParityError
 from parity.stack import CAPABILITIES
 
 __all__ = ["MARK", "Draft", "Gap", "Wired", "draft"]
@@ -78,6 +80,7 @@ def draft(path: Path, output: Path | None = None) -> Draft:
 
     Raises:
         UsageError: there is nothing to read at `path`.
+        ParityError: what was put together is no Python, which is a mistake of the drafter's.
     """
     modules, unreadable = read_modules(path)
     given = path.resolve()
@@ -87,6 +90,10 @@ def draft(path: Path, output: Path | None = None) -> Draft:
     found = Found(project, parts, _yaml_files(top))
     answers = {name: _WIRES[name](found) if name in _WIRES else _unknown(name) for name in CAPABILITIES}
     text = render(found, answers, top=top, output=output, unreadable=unreadable, adapters=adapters)
+    try:
+        ast.parse(text)
+    except SyntaxError as error:
+        raise ParityError(f"the draft for {path} would be no Python (line {error.lineno}: {error.msg})") from error
     return Draft(text, answers, tuple(unreadable), len(modules))
 
 

@@ -130,8 +130,11 @@ class Project:
         self._libraries: dict[str, Module | None] = {}
 
     def definitions(self) -> Iterator[Definition]:
-        """Yield every class and function of the fork, and those that it imports from a library that can be read."""
-        for module in self.modules:
+        """Yield every class and function of the fork, and those that it imports from a library that can be read.
+
+        A file that no import statement can name (`train-dino.py`) is left out.
+        """
+        for module in filter(lambda module: module.importable, self.modules):
             for node in statements(module.tree.body):
                 if isinstance(node, ast.ClassDef | Function):
                     yield self._defined(node.name, module, node, module, 0)

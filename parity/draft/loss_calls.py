@@ -45,10 +45,9 @@ def sides_of(parameters: Sequence[Parameter]) -> tuple[Parameter, Parameter]:
     Raises:
         UndecidedError: the names do not tell which is which.
     """
-    student = [p for p in parameters if _STUDENT.search(p.name.lower()) and not re.fullmatch(MASKS, p.name.lower())]
-    teacher = [
-        p for p in parameters if _TEACHER.search(p.name.lower()) and "temp" not in p.name.lower() and p not in student
-    ]
+    named = [p for p in parameters if "temp" not in p.name.lower() and not re.fullmatch(MASKS, p.name.lower())]
+    student = [p for p in named if _STUDENT.search(p.name.lower())]
+    teacher = [p for p in named if _TEACHER.search(p.name.lower()) and p not in student]
     if len(student) != 1 or len(teacher) != 1:
         names = ", ".join(f"`{p.name}`" for p in parameters) or "none"
         raise UndecidedError(

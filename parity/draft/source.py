@@ -8,6 +8,7 @@ import tokenize
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from keyword import iskeyword
 from pathlib import Path
 
 from parity.errors import UsageError
@@ -37,6 +38,11 @@ class Module:
     name: str
     tree: ast.Module = field(repr=False, compare=False)
     own: bool = True
+
+    @property
+    def importable(self) -> bool:
+        """Whether its name can stand in an import statement."""
+        return all(part.isidentifier() and not iskeyword(part) for part in self.name.split("."))
 
     @property
     def package(self) -> str:
@@ -143,7 +149,9 @@ def _root(file: Path, top: Path, votes: Counter[Path]) -> Path:
     if not outside.is_relative_to(top):  # the given folder is a package, or lies in one
         return outside
     chain = [outside, *(folder for folder in outside.parents if folder.is_relative_to(top))]
-    return max(reversed(chain), key=lambda folder: votes[folder])
+    # `train-dino/losses.py` can be imported from its own folder alone.
+    usable = [folder for folder in chain if all(map(str.isidentifier, file.parent.relative_to(folder).parts))]
+    return max(reversed(usable), key=lambda folder: votes[folder])
 
 
 def _votes(parsed: dict[Path, ast.Module], top: Path) -> Counter[Path]:

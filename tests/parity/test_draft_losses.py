@@ -48,6 +48,13 @@ def test_calls_that_disagree_decide_nothing(tmp_path: Path) -> None:
     assert "`temperature_of_student` has no default and no meaning" in _gap(made, "ibot_loss").reason
 
 
+def test_temperatures_are_no_outputs(tmp_path: Path) -> None:
+    """`student_temp` and `teacher_temp` are neither the student's nor the teacher's output."""
+    text = "def dino_loss(teacher_logits, student_logits, student_temp=0.1, teacher_temp=0.04): ...\n"
+    body = _body(_drafted(tmp_path, losses=text), "dino_loss")
+    assert "student_logits=student_output_list" in body
+
+
 def test_arguments_without_telling_names_are_left_to_do(tmp_path: Path) -> None:
     """`a` and `b`: a wrong guess would compare the wrong things."""
     made = _drafted(tmp_path, fork="class DINOLoss:\n    def forward(self, a, b): ...\n")

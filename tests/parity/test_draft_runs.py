@@ -93,8 +93,8 @@ def test_the_copys_own_training_loop_is_what_runs(
     official_stack: OfficialStack, official_source: Source, tmp_path: Path
 ) -> None:
     """Faults in the copy's `do_train` and `build_schedulers` diverge: another cap on masks, and no freezing."""
-    folder = renamed_official(official_source, tmp_path / "repository", "otherfork")
-    loop = folder / "otherfork" / "train" / "train.py"
+    folder = renamed_official(official_source, tmp_path / "repository", "dinov2")  # as most forks kept it
+    loop = folder / "dinov2" / "train" / "train.py"
     text = loop.read_text()
     edited = text.replace("] = 0  # mimicking", "] *= 1  # mimicking").replace(
         "max_num_patches=0.5 *", "max_num_patches=0.4 *"

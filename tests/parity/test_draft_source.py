@@ -57,6 +57,14 @@ def test_the_forks_own_imports_tell_the_root(tmp_path: Path) -> None:
     assert (module.name, module.root) == ("losses.a", tmp_path / "src")
 
 
+def test_names_that_python_cannot_import(tmp_path: Path) -> None:
+    """A folder with a hyphen is a root, never part of a name; a file with one is read and offers nothing."""
+    files = {"my-losses/a.py": "class A: ...\n", "train-it.py": "class B: ...\n", "class.py": "class C: ...\n"}
+    project = _project(_written(tmp_path, files))
+    assert {module.shown: module.name for module in project.modules}["my-losses/a.py"] == "a"
+    assert [(d.name, d.module.name) for d in project.definitions()] == [("A", "a")]
+
+
 def test_a_single_file_is_a_fork(tmp_path: Path) -> None:
     """It is named by itself, and imported from its folder."""
     (tmp_path / "fork.py").write_text("x = 1\n")

@@ -43,18 +43,13 @@ def given(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> dict[st
     return state
 
 
+# Collecting garbage after each run, as `unraisableexception` does, takes seconds once torch is there.
+_WITHOUT = ("no:cacheprovider", "no:unraisableexception", "no:threadexception", "no:hypothesispytest", "no:benchmark")
+_PLUGINS = [word for name in ("parity.pytest_plugin", *_WITHOUT) for word in ("-p", name)]
+
+
 def _pytest(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
-    # Collecting garbage after each run, as `unraisableexception` does, takes a second once torch is there.
-    without = (
-        "no:cacheprovider",
-        "no:unraisableexception",
-        "no:threadexception",
-        "no:hypothesispytest",
-        "no:benchmark",
-    )
-    options = [word for name in ("parity.pytest_plugin", *without) for word in ("-p", name)]
-    line = (*options, "--parity-subject", "adapter.py", *arguments)
-    return pytester.runpytest_inprocess(*line)
+    return pytester.runpytest_inprocess(*_PLUGINS, "--parity-subject", "adapter.py", *arguments)
 
 
 def test_each_comparison_is_a_test(pytester: pytest.Pytester, given: dict[str, Any]) -> None:
@@ -160,6 +155,22 @@ def test_bad_values_are_refused(pytester: pytest.Pytester, given: dict[str, Any]
     assert given["runs"] == 0
 
 
+def test_options_without_a_subject_are_refused(pytester: pytest.Pytester) -> None:
+    """A CI whose subject got lost must not pass for having nothing to compare."""
+    result = pytester.runpytest_inprocess(*_PLUGINS, "--parity-quick")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*need --parity-subject FILE.py*"])
+
+
+def test_workers_are_refused(pytester: pytest.Pytester, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each would run every check again."""
+    monkeypatch.setattr(pytest.Config, "workerinput", {}, raising=False)
+    result = _pytest(pytester, "-p", "no:xdist")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert given["runs"] == 0
+    result.stderr.fnmatch_lines(["*run it without -n*"])
+
+
 def test_other_tests_run_beside_them(pytester: pytest.Pytester, given: dict[str, Any]) -> None:
     """And the checks are run once, whatever is chosen."""
     pytester.makepyfile(test_own="def test_own(): pass\n")
@@ -172,8 +183,8 @@ def test_without_a_subject_nothing_happens(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         test_own="import sys\n\n\ndef test_own():\n    assert not {'torch', 'parity.run'} & set(sys.modules)\n"
     )
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "parity.pytest_plugin", "-p", "no:cacheprovider"]
-    done = subprocess.run([*command, "-p", "no:xdist"], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "pytest", "-q", *_PLUGINS, "-p", "no:xdist"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
     assert "1 passed" in done.stdout
 
