@@ -207,8 +207,9 @@ class _Certifier:
                     break
         taken = set(pairs.values())
         free = {o: here[o] for o in self._history.files if o not in pairs and here.get(o, "") not in ("", *taken)}
-        # A place alone says something only where other files are official's: every fork has a `models/`.
-        pairs |= {official: path for official, path in free.items() if pairs or self._alike(official, path)}
+        # A place alone says something only where some file is official's, or was once: every fork has a `models/`.
+        if pairs or any(self._alike(official, path) for official, path in free.items()):
+            pairs |= free
         self._add_alike(pairs)
         return pairs
 

@@ -20,7 +20,17 @@ from torch import Tensor, nn
 from parity.adapters.common import centered_targets
 from parity.reference.substitutes.runtime import use_plain_modules
 
-__all__ = ["OfficialLayout", "centered", "flags", "register_architecture", "scaled", "spread", "typed", "values"]
+__all__ = [
+    "OfficialLayout",
+    "centered",
+    "flags",
+    "register_architecture",
+    "scaled",
+    "spread",
+    "squared",
+    "typed",
+    "values",
+]
 
 Loss = TypeVar("Loss")
 
@@ -59,6 +69,12 @@ def spread(tokens: Tensor, masks: Tensor) -> Tensor:
     whole = tokens.new_zeros(*masks.shape, tokens.shape[-1])
     whole[masks] = tokens
     return whole
+
+
+def squared(masks: Tensor) -> Tensor:
+    """Return masks (R, N) as grids (R, √N, √N), for a loss that takes them so."""
+    side = math.isqrt(masks.shape[1])
+    return masks.reshape(len(masks), side, side)
 
 
 def centered(loss: Any, teacher_outputs: Sequence[Tensor], teacher_temp: float) -> tuple[list[Tensor], Tensor]:

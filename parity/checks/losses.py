@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,19 +38,6 @@ def _distribution(targets: Tensor) -> Tensor:
     return targets / targets.sum(-1, keepdim=True)
 
 
-def _weights(masks: Tensor, weight: Tensor) -> Tensor:
-    """Return official's weights of masked tokens in the precision at hand; a loss may compute them of the masks itself.
-
-    Args:
-        masks: bool (R, N).
-        weight: (M,), whose relative perturbations are kept.
-    """
-    exact = (1 / masks.sum(-1).clamp(min=1).double()).unsqueeze(-1).expand_as(masks)[masks]
-    # By numpy: the oracle of the fp64 run lets no torch function round to fp32.
-    rounded = torch.from_numpy(exact.numpy().astype(np.float32)).to(weight.dtype)
-    return exact.to(weight.dtype) * (weight / rounded)
-
-
 def _with_gradients(loss: Tensor, leaves: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The loss and its gradient with respect to each leaf; a leaf that it does not reach has gradient zero."""
     gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
@@ -81,14 +67,15 @@ def _dino(context: Context) -> Iterator[Observation]:
 
 
 def ibot_case(seed: int, rows: int = 6, patches: int = 49) -> dict[str, Tensor]:
-    """Masked tokens of `rows` crops of which a third is masked, 5 to 24 patches each, with official's weights.
+    """Masked tokens of `rows` crops of which a third is masked, 4, 8 or 16 patches each, with official's weights.
 
-    A third, so that rows, images and masked rows are three different numbers to divide by.
+    A third, so that rows, images and masked rows are three different numbers to divide by. Powers of two, so that the
+    weights are exact: a loss that computes them itself, in whatever precision, has the same ones.
     """
     generator = torch.Generator().manual_seed(seed)
     masks = torch.zeros(rows, patches, dtype=torch.bool)
     for row in range(rows // 3):
-        count = 5 + int(torch.randint(0, 20, (1,), generator=generator))
+        count = 4 << (row + seed) % 3
         masks[3 * row, torch.randperm(patches, generator=generator)[:count]] = True
     tokens = int(masks.sum())
     weight = (1 / masks.sum(-1).clamp(min=1.0)).unsqueeze(-1).expand_as(masks)[masks]
@@ -107,8 +94,7 @@ def _ibot(context: Context) -> Iterator[Observation]:
 
         def compute(stack: Any, given: Inputs) -> dict[str, Tensor]:
             students = _leaves(given, "student")
-            masks, teacher = given["masks"], _distribution(given["teacher"])
-            weight = _weights(masks, given["masks_weight"])
+            masks, weight, teacher = given["masks"], given["masks_weight"], _distribution(given["teacher"])
             loss = stack.ibot_loss(students["student"], teacher, masks, len(weight), weight)
             return _with_gradients(loss, students)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from parity.draft.definitions import Definition, Function, Parameter
 from parity.draft.loss_calls import MASKS, TYPED, UndecidedError, made_loss, node_of, paired_call, sides_of, told
@@ -40,25 +41,29 @@ def wire_ibot_loss(found: Found) -> Wired | Gap:
         return Gap("no iBOT loss was found, by the name iBOTPatchLoss or by its methods and arguments")
     method = _ibot_method(found, loss) if loss.is_class else ""
     student, teacher = "student_patch_tokens_masked", "teacher_patch_tokens_masked"
-    logits = f"{teacher}.log()"
+    logits, masks = f"{teacher}.log()", "student_masks_flat"
     try:
         node = node_of(loss, method)
         flat = method == "forward_masked" or _takes_flat_tokens(node, loss.parameters(method) or ())
+        if _takes_grids(node):
+            masks = "squared(student_masks_flat)"
         if not flat:
             student, teacher, logits = (f"spread({name}, student_masks_flat)" for name in (student, teacher, logits))
         roles = (
             (r"", student),
             (r".*masks?_weights?|weights?", "masks_weight"),
             (r"n_masked.*|num_masked.*|n_patches", "n_masked_patches"),
-            (MASKS, "student_masks_flat"),
+            (MASKS, masks),
         )
         wired = paired_call(found, loss, method, "student_patch_tokens_masked", roles, teacher, logits)
     except (UndecidedError, KeyError) as error:
         return Gap(told(error), (place(loss),))
+    if masks != "student_masks_flat":
+        wired = replace(wired, uses=wired.uses | {"squared"})
     if flat:
         return wired
     remark = "it takes the tokens of whole crops: unmasked ones are given as zeros, which its masks leave out"
-    return Wired(wired.body, wired.sources, (*wired.remarks, remark), wired.uses | {"spread"})
+    return replace(wired, remarks=(*wired.remarks, remark), uses=wired.uses | {"spread"})
 
 
 def _ibot_method(found: Found, loss: Definition) -> str:
@@ -95,6 +100,13 @@ def _takes_flat_tokens(node: Function, parameters: Sequence[Parameter]) -> bool:
             "whether it takes the masked tokens alone or those of whole crops is not told by its source"
         )
     return not (multiplied or indexed)
+
+
+def _takes_grids(node: Function) -> bool:
+    """Return whether a loss sums something over two dimensions at once, as masks (R, H, W) are."""
+    sums = [part for part in ast.walk(node) if isinstance(part, ast.Call) and getattr(part.func, "attr", "") == "sum"]
+    given = [value for call in sums for value in [*call.args, *(keyword.value for keyword in call.keywords)]]
+    return any(ast.unparse(value) in ("(1, 2)", "(-2, -1)", "(-1, -2)") for value in given)
 
 
 def _is_mask(node: ast.expr, masks: set[str]) -> bool:

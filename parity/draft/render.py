@@ -26,6 +26,7 @@ _HELPERS = {
     "register_architecture": "drafted",
     "scaled": "drafted",
     "spread": "drafted",
+    "squared": "drafted",
     "typed": "drafted",
     "values": "drafted",
     "run_official_groups": "official_groups",

@@ -88,6 +88,26 @@ class DINOLoss(nn.Module):
         return pairs.sum() / teacher_stacked.shape[1]
 '''
 
+GRIDS = '''
+"""A library's loss: masked tokens alone, with masks as grids, the teacher's logits first."""
+import torch
+from torch import nn
+
+
+class IBOTPatchLoss(nn.Module):
+    def __init__(self, output_dim=65536, teacher_temp=0.04, student_temp=0.1, mode="mean"):
+        super().__init__()
+        self.teacher_temp = teacher_temp
+        self.student_temp = student_temp
+
+    def forward(self, teacher_out, student_out, mask, teacher_temp=None):
+        teacher_softmax = nn.functional.softmax(teacher_out / (teacher_temp or self.teacher_temp), dim=-1)
+        logs = nn.functional.log_softmax(student_out / self.student_temp, dim=-1)
+        count = mask.sum(dim=(1, 2), keepdim=True).clamp(min=1.0)
+        weight = (1.0 / count).expand_as(mask)[mask]
+        return (-(teacher_softmax * logs).sum(-1) * weight).sum() / mask.shape[0]
+'''
+
 DENSE = """
 from torch import nn
 

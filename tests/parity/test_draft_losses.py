@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 import pytest
-from draft_forks import DENSE, SINGLE, TEACHER_FIRST
+from draft_forks import DENSE, GRIDS, SINGLE, TEACHER_FIRST
 
 from parity.draft import Draft, Gap, Wired, draft
 
@@ -88,6 +88,16 @@ def test_a_loss_of_whole_crops_gets_whole_crops(tmp_path: Path) -> None:
     assert "student_patch_tokens=spread(student_patch_tokens_masked, student_masks_flat)" in _body(
         _drafted(tmp_path, losses=DENSE), "ibot_loss"
     )
+
+
+def test_masks_as_grids(tmp_path: Path) -> None:
+    """A sum over two dimensions says that masks are (R, H, W); indexing weights by them, that tokens are flat."""
+    made = _drafted(tmp_path, losses=GRIDS)
+    body = _body(made, "ibot_loss")
+    assert "mask=squared(student_masks_flat)" in body
+    assert "student_out=student_patch_tokens_masked," in body
+    assert "teacher_out=teacher_patch_tokens_masked.log()" in body
+    assert "import squared, typed" in made.text
 
 
 def test_both_uses_of_a_mask_decide_nothing(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from draft_forks import DENSE, SINGLE, TEACHER_FIRST, renamed_official
+from draft_forks import DENSE, GRIDS, SINGLE, TEACHER_FIRST, renamed_official
 
 from parity.adapters.official import OfficialStack
 from parity.checks import CHECKS
@@ -138,11 +138,13 @@ def test_a_single_file_runs(official_stack: OfficialStack, tmp_path: Path) -> No
     assert names == {"last_layer_lr", "teacher_temp"}  # it has no schedule for the teacher's temperature at all
 
 
-@pytest.mark.parametrize(("edit", "status"), [("", "passed"), ("/ 2", "diverged")])
-def test_a_librarys_loss_runs(official_stack: OfficialStack, tmp_path: Path, edit: str, status: str) -> None:
+@pytest.mark.parametrize(("edit", "status", "ibot_loss"), [("", "passed", DENSE), ("/ 2", "diverged", GRIDS)])
+def test_a_librarys_loss_runs(
+    official_stack: OfficialStack, tmp_path: Path, edit: str, status: str, ibot_loss: str
+) -> None:
     """Teacher's logits first and centred inside: equal to official's sum over pairs, and unequal once divided."""
     text = TEACHER_FIRST.replace("pairs.sum()", f"pairs.sum() {edit}".strip())
-    (tmp_path / "losses.py").write_text(text + DENSE)
+    (tmp_path / "losses.py").write_text(text + ibot_loss)
     (tmp_path / "adapter.py").write_text(draft(tmp_path / "losses.py", tmp_path / "adapter.py").text)
     dino, ibot = _checked(official_stack, tmp_path / "adapter.py", "losses.dino", "losses.ibot")
     assert dino.status == status

@@ -57,6 +57,12 @@ def test_tokens_are_spread_to_their_places() -> None:
     assert tokens.grad.flatten().tolist() == [1, 2, 3]
 
 
+def test_masks_become_grids() -> None:
+    """Row by row; the elements that are true keep their order."""
+    masks = torch.tensor([[True, False, False, True]])
+    assert drafted.squared(masks).tolist() == [[[True, False], [False, True]]]
+
+
 @pytest.mark.parametrize(("shape", "expected"), [((1, 4), (3, 4)), ((1, 1, 4), (1, 3, 4))])
 def test_a_centre_of_three_dimensions_takes_batches_of_three(shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
     """As official's iBOT loss does; the targets come back flat for both."""
