@@ -12,7 +12,7 @@ from parity.arguments import output_file, reference_source
 from parity.streams import complain, emit
 
 if TYPE_CHECKING:
-    from parity.certify import Certificate, FileState
+    from parity.certificate import Certificate, FileState
 
 __all__ = ["add_parser", "as_json", "as_text", "command"]
 
@@ -70,7 +70,8 @@ def command(arguments: argparse.Namespace) -> int:
         UsageError: the tree cannot be read.
         OutputError: the file cannot be written.
     """
-    from parity.certify import certify, read_tree
+    from parity.certificate import read_tree
+    from parity.certify import certify
     from parity.report.files import check_writable, write_atomically
 
     if arguments.json is not None:

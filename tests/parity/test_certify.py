@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from draft_forks import renamed_official
 
-from parity.certify import Certificate, certify
+from parity.certificate import Certificate
+from parity.certify import certify
 from parity.cli import main
 from parity.commands.certify import as_json, as_text
 from parity.errors import UsageError
