@@ -55,6 +55,7 @@ _OPTIONS = {
         "--only",
         "--seeds",
         "--quick",
+        "--waivers",
         "--json",
         "--markdown",
         "--junit",
@@ -66,6 +67,8 @@ _OPTIONS = {
     "diff": ("--json", "--markdown", "--help"),
     "quirks": ("--verify", "--reference", "--allow-modified-reference", "--json", "--help"),
     "doctor": ("--reference", "--allow-modified-reference", "--help"),
+    "adapter": ("--output", "--force", "--help"),
+    "certify": ("--reference", "--json", "--help"),
 }
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parity.arguments import known_command, unknown_arguments
-from parity.commands import diff, quirks
+from parity.commands import adapter, certify, diff, quirks
 from parity.errors import ParityError, UsageError, origin
 from parity.options import COMMANDS, build_parser
 from parity.streams import complain, console_for, emit, substitute_unencodable
@@ -70,7 +70,7 @@ def _dispatch(argv: list[str]) -> int:
     if unknown:
         raise UsageError(unknown_arguments(unknown, arguments.command))
     commands = {"run": _run, "list": _list, "explain": _explain, "doctor": _doctor}
-    commands |= {"quirks": quirks.command, "diff": diff.command}
+    commands |= {"quirks": quirks.command, "diff": diff.command, "adapter": adapter.command, "certify": certify.command}
     return commands[arguments.command](arguments)
 
 
@@ -78,7 +78,7 @@ def _options(arguments: argparse.Namespace) -> Any:
     """Return the `Options` that the arguments ask for; what was not given keeps its default there."""
     from parity.run import Options
 
-    names = ("reference", "allow_modified_reference", "subject", "level", "seeds", "quick")
+    names = ("reference", "allow_modified_reference", "subject", "level", "seeds", "quick", "waivers")
     given: dict[str, Any] = {name: value for name in names if (value := getattr(arguments, name, None)) is not None}
     for option, name in (("recipe", "recipes"), ("only", "only")):
         values = getattr(arguments, option, None)

@@ -16,7 +16,7 @@ _SUBJECTS = (
     ("port", "the training stack of this project"),
     ("legacy", "a fork before the documented changes"),
     ("document", "a fork after the documented changes, taken literally"),
-    ("FILE.py", "an adapter file: a module whose functions are capabilities"),
+    ("FILE.py", "an adapter file, whose functions are capabilities; `python -m parity adapter` drafts one"),
     ("MODULE:ATTR", "an importable object that offers capabilities"),
 )
 

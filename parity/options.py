@@ -14,13 +14,13 @@ from parity.arguments import (
     reference_source,
     subject_name,
 )
-from parity.commands import diff, quirks
+from parity.commands import adapter, certify, diff, quirks
 from parity.errors import UsageError
 from parity.outputs import RUN_OUTPUTS
 
 __all__ = ["COMMANDS", "build_parser"]
 
-COMMANDS = ("run", "list", "explain", "quirks", "doctor", "diff")
+COMMANDS = ("run", "list", "explain", "quirks", "doctor", "adapter", "certify", "diff")
 
 EXIT_CODES = """\
 exit codes:
@@ -36,6 +36,8 @@ examples:
   python -m parity run --quick --only masks,losses     two families, fewer masks
   python -m parity run --subject adapter.py            your own training stack
   python -m parity run --reference path/to/dinov2      against a checkout that you have
+  python -m parity adapter path/to/fork                draft adapter.py from a fork's source
+  python -m parity certify path/to/fork                which of its files are official's
   python -m parity explain 0005                        what a documented difference is
   python -m parity diff before.json after.json         what changed between two runs
   python -m parity quirks --verify                     what official code really does, run again
@@ -113,7 +115,8 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     _add_reference(doctor)
-    diff.add_parser(commands)
+    for command in (adapter, certify, diff):
+        command.add_parser(commands)
     return parser
 
 
@@ -156,6 +159,7 @@ def _add_run(commands: Any, formatter: type[argparse.HelpFormatter]) -> None:
         action=argparse.BooleanOptionalAction,
         help="annotate the workflow run on stderr, ten lines at most (default: where GITHUB_ACTIONS is `true`)",
     )
+    run.add_argument("--waivers", metavar="FILE", help="expected divergences (python -m parity explain waivers)")
 
 
 def _add_reference(parser: argparse.ArgumentParser) -> None:

@@ -19,12 +19,14 @@ __all__ = [
     "RunResult",
     "Status",
     "Tier",
+    "WaiverOutcome",
 ]
 
 Tier = Literal["T0", "T1", "T2"]
 """T0 exact; T1 the algorithm, in fp64; T2 the accuracy, in fp32 against the reference's fp64."""
 
-Status = Literal["passed", "diverged", "not_run", "error"]
+Status = Literal["passed", "diverged", "waived", "not_run", "error"]
+"""`waived`: everything in it that diverges was declared as expected, which is not the same as having passed."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Comparison:
         reference: the reference's value, printable (a scalar, or the element that differs most).
         subject: the subject's value at the same place.
         note: where it differs (index, name, iteration), or why it could not be compared.
+        waived: the reason of the waiver that expects it to diverge; empty where there is none. `passed` stays false.
     """
 
     name: str
@@ -54,6 +57,7 @@ class Comparison:
     reference: str = ""
     subject: str = ""
     note: str = ""
+    waived: str = ""
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ class CheckResult:
         id: `family.check[recipe]`, stable between runs, e.g. `gradients.step[vitl14]`.
         family: one of the families of `python -m parity list`.
         level: `L0` … `L5`.
-        status: passed, diverged, not_run or error.
+        status: passed, diverged, waived, not_run or error.
         title: one line: what is compared.
         official: official files and lines that the reference side executed.
         reason: why it was not run or ran only in part, or what was raised.
@@ -132,8 +136,13 @@ class CheckResult:
 
     @property
     def diverged(self) -> list[Comparison]:
-        """The comparisons that failed, in the order in which they were made."""
-        return [c for c in self.comparisons if not c.passed]
+        """The comparisons that failed and are not waived, in the order in which they were made."""
+        return [c for c in self.comparisons if not c.passed and not c.waived]
+
+    @property
+    def waived(self) -> list[Comparison]:
+        """The comparisons that failed as a waiver expects, in the order in which they were made."""
+        return [c for c in self.comparisons if not c.passed and c.waived]
 
     @property
     def max_ulp(self) -> float | None:
@@ -176,6 +185,31 @@ class ReferenceInfo:
     substitutes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class WaiverOutcome:
+    """What became of one waiver, see `parity.waivers`.
+
+    Attributes:
+        check: pattern of the checks that it is about.
+        name: pattern of the comparisons that it expects to diverge.
+        reason: why.
+        issue: where that is discussed; may be empty.
+        expires: the last day on which it holds, ISO; may be empty.
+        matched: comparisons that it matches.
+        waived: of these, the ones that diverged and are waived by it, or by one before it.
+        problem: `expired`, `no longer needed`, `matches nothing`, or empty.
+    """
+
+    check: str
+    name: str
+    reason: str
+    issue: str
+    expires: str
+    matched: int
+    waived: int
+    problem: Literal["", "expired", "no longer needed", "matches nothing"] = ""
+
+
 @dataclass
 class RunResult:
     """One run: provenance, the instrument's own check, and every check in order.
@@ -189,6 +223,7 @@ class RunResult:
         options: what was asked for.
         seconds: wall time.
         started: when, in UTC, e.g. `2026-11-27T02:30:00Z`; empty where that is not known.
+        waivers: what became of each waiver.
     """
 
     reference: ReferenceInfo
@@ -199,14 +234,22 @@ class RunResult:
     options: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     started: str = ""
+    waivers: list[WaiverOutcome] = field(default_factory=list)
 
     @property
     def exit_code(self) -> int:
-        """0 parity, 1 divergence, 2 could not do the job (an error, an unsound instrument, nothing compared)."""
+        """0 parity, 1 divergence, 2 could not do the job (an error, an unsound instrument, nothing compared).
+
+        A waiver that has expired or is no longer needed counts as a divergence, one that matches nothing as a job
+        that could not be done.
+        """
         statuses = {check.status for check in self.checks}
-        if "diverged" in statuses:
+        problems = {waiver.problem for waiver in self.waivers}
+        if "diverged" in statuses or problems & {"expired", "no longer needed"}:
             return 1
         unsound = any(not comparison.passed for comparison in self.doctor)
+        if "matches nothing" in problems:
+            return 2
         if unsound or "error" in statuses or not any(check.compared for check in self.checks):
             return 2
         return 0

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from parity.reference import Reference, open_reference
 from parity.results import Comparison, ReferenceInfo, RunResult
 from parity.stack import stack_name
 from parity.subjects import open_subject
+from parity.waivers import Waivers, load_waivers
 
 __all__ = ["Options", "Planned", "plan", "planned_checks", "run"]
 
@@ -48,6 +50,7 @@ class Options:
         seeds: masks drawn per check; 0 for the default of the run's length.
         quick: the three recipes without variants, fewer seeds, no full-size step, a short training, and no ranks
             unless `only` names them.
+        waivers: a file of expected divergences, see `parity.waivers`; empty for none.
     """
 
     reference: str = "auto"
@@ -58,6 +61,7 @@ class Options:
     only: tuple[str, ...] = ()
     seeds: int = 0
     quick: bool = False
+    waivers: str = ""
 
     @property
     def mask_seeds(self) -> int:
@@ -128,6 +132,7 @@ def run(options: Options, progress: ProgressCallback | None = None) -> RunResult
     """
     start, started = time.perf_counter(), datetime.now(timezone.utc)
     planned = plan(options)
+    waivers = opened_waivers(options)
     threads = torch.get_num_threads()
     notify = progress or (lambda *_: None)
     with (
@@ -146,7 +151,8 @@ def run(options: Options, progress: ProgressCallback | None = None) -> RunResult
             _use_threads(item.recipe, threads)
             given = (official, reference.info, subject, item.recipe, options.mask_seeds, options.quick)
             left = shared.setdefault(item.recipe.name if item.recipe else "", {})
-            results.append(run_check(item.check, Context(*given, shared=left, ranks=ranks)))
+            context = Context(*given, shared=left, ranks=ranks, waivers=waivers)
+            results.append(run_check(item.check, context))
         notify("done", len(planned) + 1, len(planned) + 1)
         attribute_modified_reference(reference.info, results)
         return RunResult(
@@ -158,7 +164,19 @@ def run(options: Options, progress: ProgressCallback | None = None) -> RunResult
             options={**asdict(options), "recipes": sorted({r.name for r in _recipes(planned)})},
             seconds=time.perf_counter() - start,
             started=f"{started:%Y-%m-%dT%H:%M:%SZ}",
+            waivers=waivers.outcomes(results),
         )
+
+
+def opened_waivers(options: Options) -> Waivers:
+    """Return the waivers of a run.
+
+    Raises:
+        UsageError: their file cannot be read, or is about checks that do not exist.
+    """
+    if not options.waivers:
+        return Waivers()
+    return Waivers(load_waivers(Path(options.waivers), [item.id for item in plan(Options())]))
 
 
 def _with_identity(planned: list[Planned], info: ReferenceInfo) -> list[Planned]:

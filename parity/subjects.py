@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -25,6 +25,8 @@ BUILT_IN: Mapping[str, str] = {
     "document": "migrations.document:DocumentStack",
 }
 _FILE_MODULE = "parity_subject"
+_OURS = frozenset({"parity", "port", "migrations", "bench"})
+_INSTALLED = frozenset({"site-packages", "dist-packages"})
 
 
 @contextmanager
@@ -67,7 +69,7 @@ def _file(path: Path, namespace: Namespace) -> Iterator[ModuleType]:
     if spec is None or spec.loader is None:
         raise SubjectError(f"subject {path} cannot be imported as Python; expected a .py file")
     module = importlib.util.module_from_spec(spec)
-    before, folder = dict(sys.modules), str(path.resolve().parent)
+    before, folder, entries = dict(sys.modules), str(path.resolve().parent), list(sys.path)
     sys.modules[_FILE_MODULE] = module
     sys.path.insert(0, folder)
     try:
@@ -76,13 +78,19 @@ def _file(path: Path, namespace: Namespace) -> Iterator[ModuleType]:
         yield module
     finally:
         sys.path.remove(folder) if folder in sys.path else None
-        for name in [n for n, m in sys.modules.items() if n not in before and _lives_in(m, folder)]:
+        added = [entry for entry in sys.path if entry not in entries]  # by the file itself, to reach its fork
+        sys.path[:] = [entry for entry in sys.path if entry in entries]
+        for name in [n for n, m in sys.modules.items() if n not in before and _lives_in(m, (folder, *added))]:
             del sys.modules[name]
 
 
-def _lives_in(module: ModuleType, folder: str) -> bool:
+def _lives_in(module: ModuleType, folders: Sequence[str]) -> bool:
+    """Whether a module is the subject's: from one of these folders, but neither installed nor one of this project's."""
     file = getattr(module, "__file__", None)
-    return isinstance(file, str) and Path(file).resolve().is_relative_to(folder)
+    if not isinstance(file, str) or module.__name__.split(".")[0] in _OURS:
+        return False
+    place = Path(file).resolve()
+    return not _INSTALLED & set(place.parts) and any(place.is_relative_to(Path(f).resolve()) for f in folders)
 
 
 def _attribute(spec: str, namespace: Namespace) -> Any:

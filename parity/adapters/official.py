@@ -13,13 +13,13 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from parity.adapters.common import SCHEDULES, centered_targets, optimizer_rows, recorded_counts
-from parity.adapters.official_build import RealNumbers, architecture
+from parity.adapters.common import SCHEDULES, centered_targets, recorded_counts
+from parity.adapters.official_build import architecture
 from parity.adapters.official_data import OfficialData
+from parity.adapters.official_groups import run_official_groups
 from parity.adapters.official_states import OfficialStates
 from parity.adapters.official_step import collate_of_official_training, run_official_step
 from parity.adapters.official_trajectory import run_official_trajectory
-from parity.names import canonical
 from parity.reference import Reference
 from port.models import Architecture
 
@@ -154,19 +154,7 @@ class OfficialStack(OfficialData, OfficialStates):
 
     def parameter_groups(self, config: DictConfig, iterations: Sequence[int]) -> dict[int, dict[str, dict[str, Any]]]:
         """Effective lr and wd of every parameter: official groups under official schedules."""
-        train = self._reference.module("train.train")
-        scaled = self._scaled(config)
-        with torch.device("meta"), RealNumbers():
-            model = self._reference.module("train.ssl_meta_arch").SSLMetaArch(scaled)
-        optimizer = train.build_optimizer(scaled, model.get_params_groups())
-        schedules = train.build_schedulers(scaled)
-        names = {id(p): canonical(name) for name, p in model.student.named_parameters()}
-        table: dict[int, dict[str, dict[str, Any]]] = {}
-        for iteration in iterations:
-            lr, wd, _, _, last_layer_lr = (schedule[iteration] for schedule in schedules)
-            train.apply_optim_scheduler(optimizer, lr, wd, last_layer_lr)
-            table[iteration] = optimizer_rows(optimizer, names)
-        return table
+        return run_official_groups(self._reference, self._scaled(config), iterations)
 
     def build_backbone(self, config: DictConfig) -> nn.Module:
         """The student backbone of `dinov2/models/__init__.py:38`."""

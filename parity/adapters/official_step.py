@@ -13,7 +13,8 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from types import ModuleType
+from typing import Any, Protocol
 from unittest import mock
 
 import torch
@@ -23,10 +24,10 @@ from torch import Tensor, nn
 
 from parity.adapters.common import moments, settled_centers, state_parts
 from parity.names import canonical
-from parity.reference import Reference
 from parity.reference.substitutes import attach_fsdp_methods
 
 __all__ = [
+    "Modules",
     "NoModel",
     "collate_of_official_training",
     "files_replaced",
@@ -37,8 +38,15 @@ __all__ = [
 ]
 
 
+class Modules(Protocol):
+    """Whoever gives official modules by name: the reference, or a fork that kept official's training loop."""
+
+    def module(self, name: str) -> ModuleType:
+        """Return `train.train` or `train.ssl_meta_arch`."""
+
+
 def run_official_step(
-    reference: Reference,
+    reference: Modules,
     config: DictConfig,
     state: Mapping[str, Tensor],
     batch: Mapping[str, Any],
@@ -72,7 +80,7 @@ def run_official_step(
     return watch.result()
 
 
-def prepared_model(reference: Reference, config: DictConfig, state: Mapping[str, Tensor]) -> tuple[Any, torch.dtype]:
+def prepared_model(reference: Modules, config: DictConfig, state: Mapping[str, Tensor]) -> tuple[Any, torch.dtype]:
     """Return official `SSLMetaArch` with the given state, and the dtype of that state."""
     dtype = next(t.dtype for t in state.values() if t.is_floating_point())
     model = reference.module("train.ssl_meta_arch").SSLMetaArch(config).to(dtype)
@@ -87,7 +95,7 @@ def prepared_batch(batch: Mapping[str, Any], dtype: torch.dtype) -> dict[str, An
     return {k: v.to(dtype) if _is_image(k, v) else _copy(v) for k, v in batch.items()}
 
 
-def options_of_official_loader(reference: Reference, config: DictConfig, start: int = 0) -> dict[str, Any]:
+def options_of_official_loader(reference: Modules, config: DictConfig, start: int = 0) -> dict[str, Any]:
     """Return what official `do_train` gives to `make_data_loader`, at its start or resumed at iteration `start`."""
     captured: dict[str, Any] = {}
 
@@ -100,7 +108,7 @@ def options_of_official_loader(reference: Reference, config: DictConfig, start: 
     return captured
 
 
-def collate_of_official_training(reference: Reference, config: DictConfig) -> Callable[..., dict[str, Any]]:
+def collate_of_official_training(reference: Modules, config: DictConfig) -> Callable[..., dict[str, Any]]:
     """Return the collate function that official `do_train` builds for its loader, mask generator included."""
     collate: Callable[..., dict[str, Any]] = options_of_official_loader(reference, config)["collate_fn"]
     return collate
@@ -190,7 +198,7 @@ class NoModel(nn.Module):
 
 @contextlib.contextmanager
 def files_replaced(
-    reference: Reference,
+    reference: Modules,
     config: DictConfig,
     loader: Callable[..., Any],
     *,

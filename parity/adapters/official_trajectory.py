@@ -13,9 +13,8 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from parity.adapters.common import settled_centers, snapshot
-from parity.adapters.official_step import files_replaced, prepared_batch, prepared_model
+from parity.adapters.official_step import Modules, files_replaced, prepared_batch, prepared_model
 from parity.names import canonical
-from parity.reference import Reference
 
 __all__ = ["LOST", "resume_official_trajectory", "run_official_trajectory"]
 
@@ -31,7 +30,7 @@ LOST: Mapping[str, str] = {
 
 
 def run_official_trajectory(
-    reference: Reference,
+    reference: Modules,
     config: DictConfig,
     state: Mapping[str, Tensor],
     batches: Sequence[Mapping[str, Any]],
@@ -59,7 +58,7 @@ def run_official_trajectory(
 
 
 def resume_official_trajectory(
-    reference: Reference,
+    reference: Modules,
     config: DictConfig,
     state: Mapping[str, Tensor],
     batches: Sequence[Mapping[str, Any]],
@@ -143,7 +142,7 @@ def _shifted(train: Any, start: int, lost: str) -> Any:
 
 
 def _trained(
-    reference: Reference,
+    reference: Modules,
     config: DictConfig,
     state: Mapping[str, Tensor],
     batches: Sequence[Mapping[str, Any]],

@@ -14,6 +14,7 @@ from parity.recipes import FEATURES, Recipe
 from parity.results import CheckResult, Comparison, Exhibit, Finding, ReferenceInfo
 from parity.stack import capability, stack_name
 from parity.trace.locate import locate
+from parity.waivers import Waivers
 
 __all__ = ["FAMILIES", "Check", "Context", "NotRunError", "Observation", "Partly", "describe_error", "run_check"]
 
@@ -63,6 +64,7 @@ class Context:
         failed: computations whose meaning differs, left by the check's judges for `parity.trace`.
         memory: what the reference gave, kept for the same check of another subject; None where there is none.
         ranks: starts two processes of each side; None where there can be none.
+        waivers: divergences that are expected.
     """
 
     reference: Any
@@ -75,6 +77,7 @@ class Context:
     failed: list[Failed] = field(default_factory=list)
     memory: dict[str, Any] | None = None
     ranks: Ranks | None = None
+    waivers: Waivers = field(default_factory=Waivers)
 
     def required_recipe(self) -> Recipe:
         """Return the recipe of a check that depends on one.
@@ -138,8 +141,8 @@ def run_check(check: Check, context: Context) -> CheckResult:
         return result
     try:
         for observation in check.run(context):
-            _gather(result, observation)
-        result.status = "diverged" if result.diverged else "passed"
+            _gather(result, observation, context.waivers)
+        result.status = "diverged" if result.diverged else "waived" if result.waived else "passed"
         if not result.comparisons:
             result.status, result.reason = "not_run", "nothing was compared"
     except NotRunError as not_run:
@@ -172,9 +175,9 @@ def _locate_first(result: CheckResult, context: Context) -> None:
         result.findings += [finding] if finding is not None else []
 
 
-def _gather(result: CheckResult, observation: Observation) -> None:
+def _gather(result: CheckResult, observation: Observation, waivers: Waivers) -> None:
     if isinstance(observation, Comparison):
-        result.comparisons.append(observation)
+        result.comparisons.append(waivers.applied(result.id, observation))
     elif isinstance(observation, Finding):
         result.findings.append(observation)
     elif isinstance(observation, Partly):

@@ -34,6 +34,14 @@ def _targets(rows: int, seed: int) -> Tensor:
     return torch.softmax(states.logits(rows, _PROTOTYPES, seed, scale=0.2) / 0.07, dim=-1)
 
 
+def _distribution(targets: Tensor) -> Tensor:
+    """Return targets that sum to 1 in the precision at hand, as a loss that applies the softmax itself has them.
+
+    Rounded to fp32, they sum to 1 only up to its rounding, which in fp64 is a difference that no algorithm makes.
+    """
+    return targets / targets.sum(-1, keepdim=True)
+
+
 def _with_gradients(loss: Tensor, leaves: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The loss and its gradient with respect to each leaf; a leaf that it does not reach has gradient zero."""
     gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
@@ -56,21 +64,22 @@ def _dino(context: Context) -> Iterator[Observation]:
 
         def compute(stack: Any, given: Inputs) -> dict[str, Tensor]:
             students = _leaves(given, "student")
-            teachers = [t for name, t in given.items() if name.startswith("teacher")]
+            teachers = [_distribution(t) for name, t in given.items() if name.startswith("teacher")]
             return _with_gradients(stack.dino_loss(list(students.values()), teachers), students)
 
         yield from _judge(context, f"dino/{n_students} students {n_teachers} teachers", compute, inputs)
 
 
 def ibot_case(seed: int, rows: int = 6, patches: int = 49) -> dict[str, Tensor]:
-    """Masked tokens of `rows` crops of which a third is masked, 5 to 24 patches each, with official's weights.
+    """Masked tokens of `rows` crops of which a third is masked, 4, 8 or 16 patches each, with official's weights.
 
-    A third, so that rows, images and masked rows are three different numbers to divide by.
+    A third, so that rows, images and masked rows are three different numbers to divide by. Powers of two, so that the
+    weights are exact: a loss that computes them itself, in whatever precision, has the same ones.
     """
     generator = torch.Generator().manual_seed(seed)
     masks = torch.zeros(rows, patches, dtype=torch.bool)
     for row in range(rows // 3):
-        count = 5 + int(torch.randint(0, 20, (1,), generator=generator))
+        count = 4 << (row + seed) % 3
         masks[3 * row, torch.randperm(patches, generator=generator)[:count]] = True
     tokens = int(masks.sum())
     weight = (1 / masks.sum(-1).clamp(min=1.0)).unsqueeze(-1).expand_as(masks)[masks]
@@ -89,8 +98,8 @@ def _ibot(context: Context) -> Iterator[Observation]:
 
         def compute(stack: Any, given: Inputs) -> dict[str, Tensor]:
             students = _leaves(given, "student")
-            masks, weight = given["masks"], given["masks_weight"]
-            loss = stack.ibot_loss(students["student"], given["teacher"], masks, len(weight), weight)
+            masks, weight, teacher = given["masks"], given["masks_weight"], _distribution(given["teacher"])
+            loss = stack.ibot_loss(students["student"], teacher, masks, len(weight), weight)
             return _with_gradients(loss, students)
 
         yield from _judge(context, f"ibot/case {seed}", compute, inputs)

@@ -25,7 +25,7 @@ from parity.reference.manifest import (
     load_manifest,
 )
 
-__all__ = ["Identity", "ModifiedFile", "identify", "read_files"]
+__all__ = ["Identity", "ModifiedFile", "identify", "modified_file", "read_files"]
 
 _SHOWN = 8
 _WIDTH = 160
@@ -153,7 +153,7 @@ def identify(files: Mapping[str, bytes], manifest: Manifest | None = None) -> Id
     nearest = max(range(len(history.commits)), key=lambda index: (counts[index], index))
     shared = [index for index, count in counts.items() if count == len(matches)]
     released = any(blob.released for blob in matches.values())
-    modified = tuple(_modified(path, files[path], history, nearest) for path in files if path not in matches)
+    modified = tuple(modified_file(path, files[path], history, nearest) for path in files if path not in matches)
     version = _version(history.commits[nearest], released and (not shared or nearest in shared))
     identity: Literal["verified", "mixed", "modified"] = "verified"
     remarks = [f"{path} is identical to official's but for line endings (CRLF)" for path in endings]
@@ -194,7 +194,7 @@ def _strangers(matches: Mapping[str, Blob], history: Manifest, nearest: int) -> 
             yield f"{path} is official's of {first} to {last}, not of {history.commits[nearest]}"
 
 
-def _modified(path: str, data: bytes, history: Manifest, nearest: int) -> ModifiedFile:
+def modified_file(path: str, data: bytes, history: Manifest, nearest: int) -> ModifiedFile:
     """Name the lines of a file that its official counterpart does not have."""
     name = str(history.commits[nearest])
     official = history.blob_at(path, nearest)

@@ -68,6 +68,7 @@ def as_dict(result: RunResult, exit_code: int | None = None) -> dict[str, Any]:
         "options": result.options,
         "doctor": [asdict(comparison) for comparison in result.doctor],
         "checks": [_check(check, pool) for check in result.checks],
+        "waivers": [asdict(waiver) for waiver in result.waivers],
         "summary": _summary(result),
         "started": result.started,
         "seconds": result.seconds,
@@ -94,12 +95,14 @@ def _check(check: CheckResult, pool: NamePool) -> dict[str, Any]:
         "compared": check.compared,
         "bitwise_equal": check.bitwise_equal,
         "diverged": len(diverged),
+        "waived": len(check.waived),
         "max_ulp": largest(c.max_ulp for c in check.comparisons),
         "max_error": extreme.error if extreme else None,
         "allowed": extreme.allowed if extreme else None,
         "attribution": attribution(check.findings),
         "findings": [asdict(finding) for finding in check.findings],
         "divergences": [asdict(comparison) for comparison in diverged[:MOST_DIVERGENCES]],
+        "waived_divergences": [asdict(comparison) for comparison in check.waived[:MOST_DIVERGENCES]],
         "exhibits": [{"kind": e.kind, "title": e.title, "rows": e.rows} for e in check.exhibits],
         "seconds": check.seconds,
         "names": pool.add(check.comparisons),
@@ -109,7 +112,7 @@ def _check(check: CheckResult, pool: NamePool) -> dict[str, Any]:
 
 def _summary(result: RunResult) -> dict[str, Any]:
     families = family_summaries(result)
-    totals = ("checks", "passed", "diverged", "not_run", "errors", "compared", "within", "bitwise_equal")
+    totals = ("checks", "passed", "diverged", "not_run", "errors", "compared", "within", "bitwise_equal", "waived")
     return {
         "families": {summary.family: _family(summary) for summary in families},
         **{key: sum(getattr(summary, key) for summary in families) for key in totals},

@@ -22,6 +22,7 @@ from parity.report.phrases import (
 )
 from parity.report.pictures import mask_lines, table_cells
 from parity.report.provenance import environment, provenance
+from parity.report.waivers import told_waiver, waiver_title
 from parity.report.wording import family_summaries, verdict_line
 from parity.results import CheckResult, Exhibit, RunResult
 
@@ -37,6 +38,7 @@ MOST_ROWS = 6
 """Rows shown of an exhibit's table."""
 
 _MASK_WIDTH = 120
+_JUDGED = ("passed", "diverged", "waived")
 
 
 def as_markdown(result: RunResult, exit_code: int | None = None) -> str:
@@ -58,7 +60,8 @@ def as_markdown(result: RunResult, exit_code: int | None = None) -> str:
             blocks += [f"**{_code(block.first.id)}: {_escape(exhibit.title)}**", _exhibit(exhibit)]
     blocks += _reasons("Errors", [c for c in result.checks if c.status == "error"])
     blocks += _reasons("Not run", [c for c in result.checks if c.status == "not_run"])
-    blocks += _reasons("Run in part", [c for c in result.checks if c.status in ("passed", "diverged") and c.reason])
+    blocks += _waivers(result)
+    blocks += _reasons("Run in part", [c for c in result.checks if c.status in _JUDGED and c.reason])
     return "\n\n".join(blocks) + "\n"
 
 
@@ -139,6 +142,13 @@ def _exhibit(exhibit: Exhibit) -> str:
     columns, rows, left_out = table_cells(exhibit, MOST_ROWS)
     table = _rows([_escape(c) for c in columns], [[_escape(cell) for cell in row] for row in rows])
     return f"{table}\n\nand {count(left_out)} more rows, see the JSON report" if left_out else table
+
+
+def _waivers(result: RunResult) -> list[str]:
+    if not result.waivers:
+        return []
+    rows = [f"- {'**' * bool(w.problem)}{_escape(told_waiver(w))}{'**' * bool(w.problem)}" for w in result.waivers]
+    return [f"### Waivers ({waiver_title(result)})", "\n".join(rows)]
 
 
 def _reasons(title: str, checks: Sequence[CheckResult]) -> list[str]:

@@ -10,11 +10,21 @@ from rich.text import Text
 from parity.report.grouping import Cause, Evidence, compact_ids, gather_causes, unattributed
 from parity.report.layout import heading, indented, labelled, line
 from parity.report.numbers import count, printable
-from parity.report.phrases import NO_CAUSE, also_under, explained, named_causes, shared_reasons, short, sized, steps
+from parity.report.phrases import (
+    NO_CAUSE,
+    also_under,
+    explained,
+    named_causes,
+    shared_reasons,
+    short,
+    sized,
+    steps,
+)
 from parity.report.pictures import mask_lines, table_cells, table_lines
+from parity.report.waivers import told_waiver, waiver_title
 from parity.results import CheckResult, Exhibit, RunResult
 
-__all__ = ["print_causes", "print_evidence", "print_reasons"]
+__all__ = ["print_causes", "print_evidence", "print_reasons", "print_waivers"]
 
 MOST_TOLD = 8
 """Distinct sentences told of one cause."""
@@ -113,3 +123,13 @@ def print_reasons(title: str, checks: Sequence[CheckResult], console: Console) -
     console.print()
     indented(console, f"{title} ({count(len(checks))}):", 0)
     labelled(console, [("-", f"{compact_ids(ids)}: {reason}") for reason, ids in shared_reasons(checks).items()], 2, 1)
+
+
+def print_waivers(result: RunResult, console: Console) -> None:
+    """List every waiver with what became of it, those that failed first."""
+    if not result.waivers:
+        return
+    console.print()
+    indented(console, f"waivers ({waiver_title(result)}):", 0)
+    ordered = sorted(result.waivers, key=lambda waiver: not waiver.problem)
+    labelled(console, [("-", told_waiver(waiver)) for waiver in ordered], 2, 1)

@@ -20,7 +20,7 @@ from parity.report.layout import indented, labelled, line
 from parity.report.numbers import count, printable
 from parity.report.phrases import worst_ratio, worst_ulp
 from parity.report.provenance import environment, provenance
-from parity.report.sections import print_causes, print_evidence, print_reasons
+from parity.report.sections import print_causes, print_evidence, print_reasons, print_waivers
 from parity.report.wording import difference, family_summaries, verdict_line
 from parity.results import RunResult
 
@@ -56,7 +56,10 @@ def print_report(result: RunResult, console: Console, exit_code: int | None = No
         print_evidence(evidence, console)
     print_reasons("errors", [c for c in result.checks if c.status == "error"], console)
     print_reasons("not run", [c for c in result.checks if c.status == "not_run"], console)
-    print_reasons("run in part", [c for c in result.checks if c.status in ("passed", "diverged") and c.reason], console)
+    print_waivers(result, console)
+    print_reasons(
+        "run in part", [c for c in result.checks if c.status in ("passed", "diverged", "waived") and c.reason], console
+    )
     console.print()
     style = {0: "bold green", 1: "bold red"}.get(result.exit_code, "bold magenta")
     line(console, verdict_line(result, exit_code), style)

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from parity.report.numbers import count, duration, number, printable
+from parity.report.waivers import verdict_word, waiver_problems
 from parity.results import CheckResult, Comparison, Finding, RunResult
 
 __all__ = [
@@ -53,6 +54,8 @@ class FamilySummary:
         max_ulp: largest distance in units in the last place; None where nothing has one.
         worst: the comparison nearest to, or furthest beyond, what its rule allows.
         seconds: wall time of the family's checks.
+        waived: number of comparisons that diverged as a waiver expects; none of them is within.
+        waived_checks: number of checks in which everything that diverged is waived.
     """
 
     family: str
@@ -67,6 +70,8 @@ class FamilySummary:
     max_ulp: float | None
     worst: Comparison | None
     seconds: float
+    waived: int = 0
+    waived_checks: int = 0
 
     @property
     def verdict(self) -> str:
@@ -76,10 +81,11 @@ class FamilySummary:
         elif self.errors:
             word = "ERROR"
         elif self.compared:
-            word = "passed"
+            word = "waived" if self.waived_checks and not self.passed else "passed"
         else:
             return "not run" if self.not_run == self.checks else "nothing compared"
         extra = [f"{self.errors} error{'s' * (self.errors > 1)}"] if self.errors and self.diverged else []
+        extra += [f"{self.waived} waived"] if self.waived else []
         extra += [f"{self.not_run} not run"] if self.not_run else []
         return ", ".join([word, *extra])
 
@@ -188,6 +194,8 @@ def _summarise(family: str, checks: list[CheckResult]) -> FamilySummary:
         max_ulp=largest(c.max_ulp for c in comparisons),
         worst=worst(comparisons),
         seconds=sum(check.seconds for check in checks),
+        waived=sum(len(check.waived) for check in checks),
+        waived_checks=statuses.count("waived"),
     )
 
 
@@ -204,14 +212,17 @@ def verdict_line(result: RunResult, exit_code: int | None = None) -> str:
     within = sum(f.within for f in families)
     not_run = sum(f.not_run for f in families)
     errors = sum(f.errors for f in families)
-    word = {0: "PARITY", 1: "DIVERGED"}.get(result.exit_code, "NO VERDICT")
+    waived = sum(f.waived for f in families)
+    word = verdict_word(result)
     parts = [f"{count(compared)} comparison{'s' * (compared != 1)}"] if compared else ["nothing was compared"]
     if compared:
         bitwise = sum(f.bitwise_equal for f in families)
         parts += [f"{count(within)} within tolerance", f"{count(bitwise)} bitwise equal"]
+    parts += [f"{count(waived)} waived"] if waived else []
     parts.append(f"{count(not_run)} not run")
     parts += [f"{count(errors)} error{'s' * (errors != 1)}"] if errors else []
-    if result.exit_code == 1:
+    parts += waiver_problems(result)
+    if any(check.status == "diverged" for check in result.checks):
         parts.append(f"causes: {_named_causes(result)}")
     code = result.exit_code if exit_code is None else exit_code
     return printable(f"{word}: {', '.join(parts)} · {duration(result.seconds)} · exit {code}")

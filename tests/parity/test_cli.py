@@ -19,7 +19,7 @@ from parity.errors import NoVerdictError, ReferenceSourceError
 from parity.options import COMMANDS
 from parity.results import Comparison, RunResult
 
-COMMAND_LIST = "run, list, explain, quirks, doctor, diff"
+COMMAND_LIST = "run, list, explain, quirks, doctor, adapter, certify, diff"
 
 ROOT = Path(__file__).parents[2]
 
@@ -312,7 +312,7 @@ def test_options_are_frozen(capsys: pytest.CaptureFixture[str]) -> None:
     shown = {word.strip("[],") for word in capsys.readouterr().out.split("\n\n")[0].split() if "--" in word}
     assert shown == {
         "--reference", "--allow-modified-reference", "--subject", "--recipe", "--level", "--only",
-        "--seeds", "--quick", "--json", "--markdown", "--junit", "--html", "--github", "--no-github",
+        "--seeds", "--quick", "--waivers", "--json", "--markdown", "--junit", "--html", "--github", "--no-github",
     }  # fmt: skip
 
 
@@ -323,9 +323,9 @@ def _python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
 
 
 def test_help_and_explain_do_not_import_torch() -> None:
-    """Both answer at once."""
+    """They answer at once, and so does the drafter, which only reads."""
     code = "import sys; from parity.cli import main; main({}); print('torch' in sys.modules, file=sys.stderr)"
-    for line in (["run", "--help"], ["explain", "Q3"], ["--version"]):
+    for line in (["run", "--help"], ["explain", "Q3"], ["--version"], ["adapter", "tests/migrations/fork"]):
         done = _python("-c", code.format(line))
         assert done.stderr.strip() == b"False"
 
