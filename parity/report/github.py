@@ -14,6 +14,7 @@ from typing import Literal
 from parity.report.grouping import Cause, compact_ids, gather_causes, gather_evidence
 from parity.report.numbers import count, printable
 from parity.report.phrases import NO_CAUSE, explained, shared_reasons, sized, steps
+from parity.report.waivers import told_waiver
 from parity.report.wording import difference, verdict_line
 from parity.results import CheckResult, Comparison, RunResult
 
@@ -87,7 +88,7 @@ def no_verdict(why: str) -> str:
 
 
 def gather_annotations(result: RunResult, exit_code: int | None = None, root: str = "") -> list[Annotation]:
-    """Return all annotations: causes in their order, checks without a cause, errors, then what denies a verdict.
+    """Return all annotations: causes in their order, checks without a cause, errors, what denies a verdict, waivers.
 
     Arguments are those of `as_annotations`.
     """
@@ -101,6 +102,11 @@ def gather_annotations(result: RunResult, exit_code: int | None = None, root: st
         Annotation("error", f"parity: self-check failed: {c.name}", f"{difference(c)}\n{c.note}".strip())
         for c in result.doctor
         if not c.passed
+    ]
+    found += [
+        Annotation("error", f"parity: waiver {waiver.problem}", told_waiver(waiver))
+        for waiver in result.waivers
+        if waiver.problem
     ]
     return found or [Annotation("error", "parity: no verdict", verdict_line(result, exit_code))]
 

@@ -1,7 +1,8 @@
 """A run as JUnit XML: a testsuite per family, a testcase per check, for the CI servers that show tests.
 
 The document is valid by Apache Ant's schema, which is the narrowest, and by that of Jenkins' xUnit plugin. A check that
-diverged is a failure, one that raised an error, one that was not run is skipped: never passed. The instrument's
+diverged is a failure, one that raised an error, one that was not run or whose divergences are all waived is skipped:
+never passed. Waivers are a suite too, in which one that is no longer needed is a failure. The instrument's
 self-checks are a suite of their own, so that a run without a verdict never looks like one that passed.
 
 All that differs between two equal runs are the attributes `time` and `timestamp`, and the duration in the verdict line,
@@ -16,13 +17,17 @@ from xml.etree import ElementTree as ET
 from parity.report.numbers import count, printable
 from parity.report.phrases import NO_CAUSE, sized
 from parity.report.provenance import environment, provenance
+from parity.report.waivers import told_waiver
 from parity.report.wording import FamilySummary, attribution, causes, difference, family_summaries, verdict_line
-from parity.results import CheckResult, Comparison, RunResult
+from parity.results import CheckResult, Comparison, RunResult, WaiverOutcome
 
-__all__ = ["INSTRUMENT", "MOST_DIVERGENCES", "as_junit"]
+__all__ = ["INSTRUMENT", "MOST_DIVERGENCES", "WAIVERS", "as_junit"]
 
 INSTRUMENT = "instrument"
 """The suite of self-checks and, where there is no verdict and nothing else says so, of that."""
+
+WAIVERS = "waivers"
+"""The suite of waivers, where there are any."""
 
 MOST_DIVERGENCES = 20
 """Failing comparisons told per check."""
@@ -45,6 +50,9 @@ def as_junit(result: RunResult, exit_code: int | None = None) -> str:
         cases = [(check.id, check.seconds, _problem(check)) for check in checks]
         partly = [f"run in part: {c.id}: {c.reason}" for c in checks if c.reason and c.status in ("passed", "diverged")]
         _suite(root, summary.family, result.started, cases, [*known, *_counts(summary)], partly)
+    if result.waivers:
+        waived = [(f"{w.check} {w.name}", 0.0, _failed_waiver(w) if w.problem else None) for w in result.waivers]
+        _suite(root, WAIVERS, result.started, waived, known, [told_waiver(waiver) for waiver in result.waivers])
     cases = [(c.name, 0.0, None if c.passed else _failed_self_check(c)) for c in result.doctor]
     cases += [("verdict", 0.0, problem) for problem in _no_verdict(result, exit_code)]
     _suite(root, INSTRUMENT, result.started, cases, known, [verdict_line(result, exit_code)])
@@ -134,6 +142,9 @@ def _problem(check: CheckResult) -> Problem | None:
         return None
     if check.status == "not_run":
         return "skipped", check.reason or "no reason given", "", ""
+    if check.status == "waived":
+        reasons = "; ".join(dict.fromkeys(c.waived for c in check.waived))
+        return "skipped", f"{count(len(check.waived))} of {count(check.compared)} comparisons waived: {reasons}", "", ""
     if check.status == "error":
         return "error", check.reason or "no reason given", "error", check.title
     diverged = check.diverged
@@ -167,9 +178,14 @@ def _failed_self_check(comparison: Comparison) -> Problem:
     return "error", f"self-check failed: {difference(comparison)}", "self-check", comparison.note
 
 
+def _failed_waiver(waiver: WaiverOutcome) -> Problem:
+    return "failure", told_waiver(waiver), waiver.problem, waiver.reason
+
+
 def _no_verdict(result: RunResult, exit_code: int | None) -> Iterator[Problem]:
     """Yield an error where the exit code is 2 and neither a check nor a self-check is red."""
     code = result.exit_code if exit_code is None else exit_code
     red = any(c.status in ("error", "diverged") for c in result.checks) or any(not c.passed for c in result.doctor)
+    red = red or any(waiver.problem for waiver in result.waivers)
     if code == 2 and not red:
         yield "error", verdict_line(result, exit_code), "no verdict", ""

@@ -3,12 +3,13 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import replace
+from xml.etree import ElementTree
 
 import pytest
 from fabricated_results import CLOSE, EQUAL, FAR, diverged, passing
 from rich.console import Console
 
-from parity.report import as_json, as_markdown, as_text
+from parity.report import as_annotations, as_html, as_json, as_junit, as_markdown, as_text
 from parity.report.waivers import told_waiver, verdict_word
 from parity.report.wording import family_summaries, verdict_line
 from parity.results import CheckResult, RunResult, WaiverOutcome
@@ -112,3 +113,36 @@ def test_close_is_not_waived() -> None:
     """A comparison that passed is not touched by the reason of a waiver."""
     check = CheckResult("a.b", "a", "L1", "passed", "", comparisons=[replace(CLOSE, waived="x")])
     assert (check.waived, check.diverged) == ([], [])
+
+
+def test_junit_never_calls_a_waived_check_passed() -> None:
+    """It is skipped, with the reason, and the waivers are a suite in which one that failed is a failure."""
+    root = ElementTree.fromstring(as_junit(_run(HOLDS, STALE)))  # noqa: S314 - our own
+    (check,) = root.findall(".//testcase[@name='losses.koleo']")
+    skipped = check.find("skipped")
+    assert skipped is not None
+    assert skipped.get("message") == "1 of 2 comparisons waived: on purpose"
+    (suite,) = root.findall("testsuite[@name='waivers']")
+    assert [(case.get("name"), len(case)) for case in suite.iter("testcase")] == [
+        ("losses.koleo koleo/*", 0),
+        ("losses.koleo koleo/*", 1),
+    ]
+    failure = suite.find(".//failure")
+    assert failure is not None
+    assert (failure.get("type"), suite.get("failures")) == ("no longer needed", "1")
+
+
+def test_a_workflow_is_told_of_a_waiver_that_failed() -> None:
+    """One annotation for it, and none for one that holds."""
+    lines = as_annotations(_run(HOLDS, OLD)).splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("::error title=parity%3A waiver expired::losses.koleo koleo/*: EXPIRED on 2027-03-31")
+
+
+def test_the_page_lists_waivers_and_marks_the_ones_that_failed() -> None:
+    """Under the count of what they waive."""
+    page = as_html(_run(HOLDS, LOST))
+    assert "Waivers (2, 1 comparison waived, which is not passed)" in page
+    assert page.count("MATCHES NOTHING") == 1
+    assert "MATCHES NOTHING" in page.split('<li class="error">losses.koleo')[1]
+    assert "Waivers (" not in as_html(passing())

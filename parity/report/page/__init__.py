@@ -15,7 +15,14 @@ from parity.report.numbers import duration
 from parity.report.page.checks import checks_section
 from parity.report.page.elements import Html, joined, section, tag, text, time
 from parity.report.page.plots import error_plot, growth_plot
-from parity.report.page.sections import causes_section, divergences_section, families_section, head, reasons_section
+from parity.report.page.sections import (
+    causes_section,
+    divergences_section,
+    families_section,
+    head,
+    reasons_section,
+    waivers_section,
+)
 from parity.report.wording import verdict_line
 from parity.results import RunResult
 
@@ -45,7 +52,7 @@ def as_html(result: RunResult, exit_code: int | None = None) -> str:
         tag("style", Html(style)),
     )
     body = [tag("h1", _verdict(result, exit_code), class_=f"code-{code}", data_exit_code=str(code)), head(result)]
-    body += [families_section(result), causes_section(result), divergences_section(evidence)]
+    body += [families_section(result), causes_section(result), waivers_section(result), divergences_section(evidence)]
     body += _without_verdict(result)
     body += [_plots(result), _growth(result), checks_section(result, evidence), tag("script", Html(script))]
     content = joined([page_head, tag("body", joined(part for part in body if part))])

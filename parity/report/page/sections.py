@@ -19,10 +19,11 @@ from parity.report.phrases import (
     worst_ulp,
 )
 from parity.report.provenance import environment, provenance
+from parity.report.waivers import told_waiver, waiver_title
 from parity.report.wording import difference, family_summaries, recipe_of
 from parity.results import CheckResult, RunResult
 
-__all__ = ["causes_section", "divergences_section", "families_section", "head", "reasons_section"]
+__all__ = ["causes_section", "divergences_section", "families_section", "head", "reasons_section", "waivers_section"]
 
 MOST_DIVERGENCES = 20
 """Failing comparisons listed per check and recipe."""
@@ -99,6 +100,12 @@ def _cause(cause: Cause) -> Html:
         lines.append(tag("li", text(told.sentence), *official))
     lines += [tag("li", tag("strong", text("next: ")), text(step)) for step in cause.steps]
     return Html(title + tag("p", text(explained(cause))) + tag("ul", *lines))
+
+
+def waivers_section(result: RunResult) -> Html:
+    """Return every waiver with what became of it; nothing where there is none."""
+    lines = [tag("li", text(told_waiver(w)), **({"class_": "error"} if w.problem else {})) for w in result.waivers]
+    return section(f"Waivers ({waiver_title(result)})", *[tag("ul", *lines)] * bool(lines), identity="waivers")
 
 
 def divergences_section(evidence: Sequence[Evidence]) -> Html:
