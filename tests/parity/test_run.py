@@ -121,6 +121,8 @@ def test_legacy_shows_masks_and_rates(legacy_run: RunResult) -> None:
         ("0007", "chunked blocks"),
         ("0007", "no groups for dino_head"),
         ("0006", "`i % 2 == 0`"),
+        ("", "grey are 0% of view"),
+        ("", "blurred are 0% of global view 1, 0% of view 2"),
     ],
 )
 def test_document_errors_are_named(document_run: RunResult, identity: str, words: str) -> None:

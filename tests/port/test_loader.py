@@ -17,12 +17,13 @@ import torch
 from pictures import Pictures, config
 from PIL import Image
 from torch import Tensor
+from torchvision import transforms
 
 from parity.adapters.official import OfficialStack
 from port.data.augmentations import Crops, DataAugmentationDINO
 from port.data.bad_files import SkippedFile
 from port.data.datasets.base import ImageSource
-from port.data.loader import make_data_loader
+from port.data.loader import batch_requests, make_augmentation, make_data_loader
 from port.data.samplers import GlobalOrder, OfficialOrder
 from port.data.samples import ATTEMPTS, LoadedBatch
 from port.data.seeding import derive_seed, seeded
@@ -367,3 +368,20 @@ def test_impossible_requests_are_refused(overrides: list[str], options: dict[str
     """Each is an error before any process starts, naming the value and what was expected."""
     with pytest.raises(ValueError, match=message):
         batches(1, *overrides, **options)
+
+
+def test_requests_count_over_all_ranks() -> None:
+    """From micro-step 2 on, rank 1 of 3 asks for batches 7 and 10 of all ranks together, two images each."""
+    requests = batch_requests(lambda position: 100 + position, 2, rank=1, world_size=3, first=2)
+    asked = [next(requests) for _ in range(2)]
+    assert [(request.number, request.indices) for request in asked] == [(7, (114, 115)), (10, (120, 121))]
+
+
+def test_the_augmentation_follows_the_configuration() -> None:
+    """Numbers of crops, and the blur that the quirk asks for: view 1 always, where official blurs it never."""
+    for blur, p in (("official", 0.0), ("corrected", 1.0)):
+        augmentation = make_augmentation(config(f"quirks.blur={blur}", "crops.local_crops_number=4"))
+        assert augmentation.local_crops_number == 4
+        view = augmentation.global_view_1
+        assert isinstance(view, transforms.Compose)
+        assert [step.p for step in view.transforms if "GaussianBlur" in repr(step)] == [p]

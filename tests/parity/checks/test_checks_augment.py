@@ -14,7 +14,6 @@ from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
-from migrations.document import DocumentStack
 from migrations.legacy import LegacyStack
 from parity.adapters.official import OfficialStack
 from parity.adapters.port_parts import official_settings
@@ -385,17 +384,6 @@ def test_the_fork_of_the_document_is_measured(official_stack: OfficialStack, cha
         "visibly solarised are",
     ):
         assert words in told, told
-
-
-def test_the_document_s_change_keeps_what_is_not_official(
-    official_stack: OfficialStack, charts_of_official: None
-) -> None:
-    """Two global views, with the fork's blur, solarisation and colours."""
-    result = check(official_stack, DocumentStack(), "augment.crops")
-    told = words_of(result)
-    assert result.status == "diverged"
-    assert "0002" not in told
-    assert ": grey are 0% of view" in told
 
 
 def test_without_real_images_nothing_is_claimed(official_stack: OfficialStack, monkeypatch: pytest.MonkeyPatch) -> None:
