@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import torch
+
 from parity.results import Finding
 
 __all__ = ["attribute_order", "attribute_training_order"]
@@ -105,6 +107,15 @@ def _suspects(reference: Any, case: Any) -> Iterator[tuple[str, str, str, list[i
                 "17-229",
                 _ask(reference, case._replace(kind=kind)),
             )
+    for remainder in ("repeated", "kept", "dropped"):
+        yield (
+            "each pass is a new permutation of all images (seeded with seed and pass added up), as torch's "
+            f"DistributedSampler makes, the remainder {remainder}; official's ranks keep the share that they got first "
+            "(Q23)",
+            f"use official's {case.kind}",
+            "208-229",
+            _permuted_anew(case, remainder),
+        )
     own = case.sample_count // case.world_size
     if own:
         yield (
@@ -137,6 +148,23 @@ def _repeated(shard: Sequence[int], case: Any) -> list[int]:
     if not shard:
         return []
     return [shard[place % len(shard)] for place in range(case.advance, case.advance + case.length)]
+
+
+def _permuted_anew(case: Any, remainder: str) -> list[int]:
+    """Return a rank's share of one permutation after the other."""
+    found: list[int] = []
+    epoch = 0
+    left = case.sample_count % case.world_size
+    while case.sample_count >= case.world_size and len(found) < case.advance + case.length:
+        generator = torch.Generator().manual_seed(case.seed + epoch)
+        whole: list[int] = torch.randperm(case.sample_count, generator=generator).tolist()
+        if left and remainder == "repeated":
+            whole += whole[: case.world_size - left]
+        elif left and remainder == "dropped":
+            whole = whole[:-left]
+        found += whole[case.rank :: case.world_size]
+        epoch += 1
+    return found[case.advance : case.advance + case.length]
 
 
 def _by_content(case: Any, official: Sequence[int], mine: Sequence[int]) -> Iterator[Finding]:

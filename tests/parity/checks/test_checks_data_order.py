@@ -99,6 +99,13 @@ def _padded(kind: str, n: int, rank: int, world: int, seed: int, advance: int, c
     return found[advance : advance + count]
 
 
+def _ranked_anew(kind: str, n: int, rank: int, world: int, seed: int, advance: int, count: int) -> list[int]:
+    """Another permutation, shared out in blocks."""
+    whole = torch.randperm(n, generator=torch.Generator().manual_seed(seed + 100)).tolist()
+    shard = whole[rank * (n // world) : (rank + 1) * (n // world)]
+    return [shard[place % len(shard)] for place in range(advance, advance + count)]
+
+
 def _ends(kind: str, n: int, rank: int, world: int, seed: int, advance: int, count: int) -> list[int]:
     return _own(kind, n, rank, world, seed, advance, min(count, n // world))
 
@@ -121,7 +128,8 @@ def _drawn_with_repeats(kind: str, n: int, rank: int, world: int, seed: int, adv
         (_one_pass_repeated, "every pass has the order of the first; official shuffles anew in each"),
         (_rank_forgotten, "every rank reads rank 0's images"),
         (_in_order, "images are not shuffled"),
-        (_padded, "SHARDED_INFINITE: a rank's first pass has"),
+        (_padded, "as torch's DistributedSampler makes, the remainder repeated"),
+        (_ranked_anew, "a rank's first pass has"),
         (_ends, "indices are given where"),
         (_beyond, "is given, expected 0 to"),
         (_drawn_with_repeats, "different images, official's"),
