@@ -9,14 +9,24 @@ import ast
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from parity.draft.source import Module, parse_file
 
 __all__ = ["Definition", "Parameter", "Project", "statements"]
 
-_NEVER_READ = frozenset({"torch", "torchvision", "numpy", "omegaconf"})
+_NEVER_READ = frozenset(
+    (
+        "torch", "torchvision", "torchaudio", "torchmetrics", "numpy", "scipy", "sklearn", "skimage", "pandas", "PIL",
+        "cv2", "matplotlib", "omegaconf", "hydra", "yaml", "rich", "tqdm", "wandb", "tensorboard", "tensorboardX",
+        "fvcore", "iopath", "submitit", "triton", "xformers", "transformers", "datasets", "einops", "pytest",
+    )
+)  # fmt: skip
+"""Libraries that define no training stack, and take long to parse."""
+
 _DEEPEST = 8
+_MOST_READ = 200
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -63,14 +73,18 @@ class Definition:
         place = f"{self.module.shown}:{self.line}"
         return place if self.home.own else f"{place} (from {self.home.name})"
 
-    def methods(self) -> dict[str, Function]:
-        """Return the methods by name, inherited ones included; of a function, none."""
+    @cached_property
+    def _methods(self) -> dict[str, Function]:
         if not isinstance(self.node, ast.ClassDef):
             return {}
         found: dict[str, Function] = {}
         for base in reversed(self.bases):
             found |= base.methods()
         return found | {node.name: node for node in self.node.body if isinstance(node, Function)}
+
+    def methods(self) -> dict[str, Function]:
+        """Return the methods by name, inherited ones included; of a function, none."""
+        return self._methods
 
     def parameters(self, method: str = "") -> tuple[Parameter, ...] | None:
         """Return the parameters of a method, of a class's constructor, or of a function, without `self`.
@@ -128,8 +142,15 @@ class Project:
         self._by_name = {module.name: module for module in reversed(self.modules)}
         self._search = [Path(entry or ".") for entry in (sys.path if search is None else search)]
         self._libraries: dict[str, Module | None] = {}
+        self._definitions: tuple[Definition, ...] | None = None
 
-    def definitions(self) -> Iterator[Definition]:
+    def definitions(self) -> Sequence[Definition]:
+        """Return every class and function that a draft may import, in the order of the files."""
+        if self._definitions is None:
+            self._definitions = tuple(self._found())
+        return self._definitions
+
+    def _found(self) -> Iterator[Definition]:
         """Yield every class and function of the fork, and those that it imports from a library that can be read.
 
         A file that no import statement can name (`train-dino.py`) is left out.
@@ -208,10 +229,10 @@ class Project:
     def _library(self, dotted: str, asking: Module) -> Module | None:
         if not dotted or dotted.split(".")[0] in _NEVER_READ or dotted.split(".")[0] in sys.stdlib_module_names:
             return None
-        if dotted not in self._libraries:
+        if dotted not in self._libraries and len(self._libraries) < _MOST_READ:
             self._libraries[dotted] = None  # also where a library imports itself in a circle
             self._libraries[dotted] = self._read(dotted, [asking.root, *self._search])
-        return self._libraries[dotted]
+        return self._libraries.get(dotted)
 
     def _read(self, dotted: str, folders: Sequence[Path]) -> Module | None:
         stem = Path(*dotted.split("."))

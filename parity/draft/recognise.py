@@ -44,7 +44,9 @@ class Part:
     masks: bool | None = None
 
 
-_ELSEWHERE = frozenset({"eval", "evaluation", "run", "hub", "scripts", "legacy", "old", "thirdparty", "third_party"})
+_ELSEWHERE = frozenset(
+    ("eval", "evaluation", "run", "hub", "scripts", "analysis", "tools", "legacy", "old", "thirdparty", "third_party")
+)
 """Folders in which a fork keeps other things than its training."""
 
 _CENTERED = ("softmax_center_teacher", "sinkhorn_knopp_teacher", "update_center", "apply_center_update", "forward")
@@ -134,8 +136,9 @@ def _candidates(part: Part, known: Sequence[Definition]) -> list[Candidate]:
         if score >= _ENOUGH and (before is None or score > before.score):
             found[id(definition.node)] = Candidate(definition, score, reason)
     ordered = sorted(found.values(), key=lambda c: (-c.score, c.definition.module.shown, c.definition.line))
-    # What the fork derives from is not what it trains with.
-    bases = {id(base.node) for candidate in ordered for base in _ancestors(candidate.definition)}
+    # What the fork derives from a library's class is what it trains with, not the library's.
+    related = [base for candidate in ordered for base in _ancestors(candidate.definition)]
+    bases = {id(base.node) for base in related if not base.home.own}
     return sorted(ordered, key=lambda c: id(c.definition.node) in bases)
 
 

@@ -158,6 +158,12 @@ def test_an_own_class_comes_before_the_one_it_derives_from(tmp_path: Path) -> No
     assert "#     or losses.py:1 (from kit) Base" in made.text
 
 
+def test_of_two_own_classes_official_name_counts(tmp_path: Path) -> None:
+    """A special case that derives from the fork's own loss is not what it trains with."""
+    text = "class DINOLoss:\n    def forward(self, student, teacher): ...\nclass DinoLossOfPairs(DINOLoss): ...\n"
+    assert "import DINOLoss\n" in _body(_drafted(tmp_path, losses=text), "dino_loss")
+
+
 def test_a_forward_of_its_own_counts_before_an_inherited_forward_masked(tmp_path: Path) -> None:
     """A fork that derives from official's loss and overrides `forward` trains with that, unless it calls the other."""
     base = "class Base:\n    def forward_masked(self, student, teacher, student_masks_flat): ...\n"
