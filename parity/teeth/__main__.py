@@ -74,7 +74,8 @@ def _run(arguments: argparse.Namespace) -> int:
     if not faults and not rewrites:
         raise UsageError(f"no fault or rewrite is called {' or '.join(patterns)}; --list shows their ids")
     if arguments.list:
-        emit("".join(f"{item.id:<28} {item.about}\n" for item in (*faults, *rewrites)))
+        listed: list[Any] = [*faults, *rewrites]
+        emit("".join(f"{item.id:<28} {item.about}\n" for item in listed))
         return 0
     if arguments.json:
         check_writable(arguments.json)
@@ -95,17 +96,17 @@ def _made(reference: str, faults: Sequence[Any], rewrites: Sequence[Any], ladder
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # small tensors are faster so
     total = len(faults) + len(rewrites) + len(ladders)
-    bites, quiet, limits = [], [], {}
+    bites: list[Any] = []
+    quiet: list[Any] = []
+    limits: dict[str, float] = {}
     try:
         with opened(Options(reference=reference)) as (opened_reference, official), progress() as advance:
             done = 0
-            for item, make, kept in [
-                *((fault, bite, bites) for fault in faults),
-                *((rewrite, let_pass, quiet) for rewrite in rewrites),
-            ]:
-                advance(item.id, done, total)
-                kept.append(make(item, official, opened_reference.info))
-                done += 1
+            for kept, make, items in ((bites, bite, faults), (quiet, let_pass, rewrites)):
+                for item in items:
+                    advance(item.id, done, total)
+                    kept.append(make(item, official, opened_reference.info))
+                    done += 1
             for ladder in ladders:
                 advance(ladder.id, done, total)
                 limits[ladder.id] = climb(ladder, official, opened_reference.info)

@@ -102,7 +102,7 @@ def _edited(edit: Edit) -> Iterator[None]:
 def _recompiled(edit: Edit, module: Any, owner: Any, name: str) -> Any:
     """Return the function with the edit, its lines numbered as before, so that traces still name them."""
     found = inspect.unwrap(inspect.getattr_static(owner, name))
-    function = found.fget if isinstance(found, property) else getattr(found, "__func__", found)
+    function: Any = found.fget if isinstance(found, property) else getattr(found, "__func__", found)
     lines, start = inspect.getsourcelines(function)
     text = textwrap.dedent("".join(lines))
     if text.count(edit.before) != 1:

@@ -193,7 +193,7 @@ def test_the_list_shows_every_id(capsys: pytest.CaptureFixture[str]) -> None:
     """Nothing is made, so that it answers at once."""
     assert teeth.main(["--list", "--only", "koleo-*"]) == 0
     shown = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
-    assert shown == [i.id for i in (*FAULTS, *REWRITES) if i.id.startswith("koleo-")]
+    assert shown == [id_ for id_ in [*(f.id for f in FAULTS), *(r.id for r in REWRITES)] if id_.startswith("koleo-")]
 
 
 def test_edits_never_outlive_a_fault(official_stack: OfficialStack) -> None:

@@ -36,8 +36,8 @@ def test_names_imported_elsewhere_are_edited_too() -> None:
     import parity.adapters.port as adapter
 
     with applied(CAP):
-        assert adapter.max_num_patches(518, 14) == 684.5
-    assert adapter.max_num_patches(518, 14) == 666.0
+        assert vars(adapter)["max_num_patches"](518, 14) == 684.5
+    assert vars(adapter)["max_num_patches"](518, 14) == 666.0
 
 
 def test_a_method_is_edited_for_its_instances() -> None:
@@ -69,7 +69,7 @@ def test_a_decorated_method_keeps_its_decorator() -> None:
 def test_a_constant_is_edited_and_restored() -> None:
     """Functions read it when they are called."""
     with applied(Constant("port.models.layers:LAYER_NORM_EPS", 1e-5)):
-        assert block.layer_norm(4).eps == 1e-5
+        assert vars(block)["layer_norm"](4).eps == 1e-5
     assert layers.layer_norm(4).eps == 1e-6
 
 

@@ -165,7 +165,7 @@ def test_a_fault_in_the_backward_pass_is_named_there() -> None:
             return x.clone()
 
         @staticmethod
-        def backward(ctx: torch.autograd.function.FunctionCtx, dy: Tensor) -> Tensor:  # type: ignore[override]
+        def backward(ctx: torch.autograd.function.FunctionCtx, dy: Tensor) -> Tensor:
             return dy * 1.5
 
     def gradient(function: Function) -> Function:
