@@ -240,8 +240,6 @@ def _blur_as_declared(view: str, steps: Steps) -> None:
     [
         (_blur_as_declared, "Q1: the blur is applied as its numbers read"),
         (_dino_v1, "Q1: the blur and solarisation are DINO v1's"),
-        (probability(transforms.GaussianBlur, 1.0), ": every view is blurred"),
-        (setting(transforms.GaussianBlur, kernel_size=(23, 23)), ": the blur's kernel is 23 pixels wide, official's 9"),
         (
             setting(transforms.RandomResizedCrop, interpolation=InterpolationMode.BILINEAR),
             ": crops are resized by bilinear interpolation, official's by bicubic",
