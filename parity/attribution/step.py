@@ -1,15 +1,15 @@
-"""Signature of difference 0001, the unified forward: who sees how many images."""
+"""Signatures that show in a step: how many images pass through whom (difference 0001), and what is frozen (Q41)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from omegaconf import DictConfig
 
 from parity.census import PatchCensus
 from parity.results import Finding
 
-__all__ = ["attribute_census"]
+__all__ = ["attribute_census", "attribute_frozen"]
 
 
 def attribute_census(
@@ -46,4 +46,25 @@ def attribute_census(
             "per image)",
             "migration 0001: python -m parity explain 0001",
             "dinov2/train/ssl_meta_arch.py:235-237",
+        )
+
+
+def attribute_frozen(
+    official: Mapping[str, Mapping[str, float]], mine: Mapping[str, Mapping[str, float]]
+) -> Iterator[Finding]:
+    """Explain parameters that learn in a step in which official holds their rate at 0.
+
+    Args:
+        official: lr and weight decay as applied, by name.
+        mine: the subject's.
+    """
+    frozen = [name for name, rates in official.items() if rates["lr"] == 0 and name in mine]
+    learning = [name for name in frozen if mine[name]["lr"] > 0]
+    if learning and len(frozen) < len(official):
+        yield Finding(
+            "Q41",
+            f"{len(learning)} of {len(frozen)} parameters that official freezes in this step learn at a rate of "
+            f"{mine[learning[0]]['lr']:.4g} ({learning[0]}): the last layer's rate is 0 in the first epochs",
+            "give the last layer the schedule last_layer_lr: python -m parity explain Q41",
+            "dinov2/train/train.py:98-100, 113-119",
         )

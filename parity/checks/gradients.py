@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from parity import states
-from parity.attribution.step import attribute_census
+from parity.attribution.step import attribute_census, attribute_frozen
 from parity.census import PatchCensus
 from parity.checks.base import Check, Context, Observation, Partly
 from parity.compare import exact, missing
@@ -137,6 +137,7 @@ def _whole_step(context: Context) -> Iterator[Observation]:
                 official = _step(context.reference, config, inputs, batch, recipe.iteration)
             if "hyperparameters" in mine:
                 yield from _rates(official, mine, bitwise=claims_bitwise(context.subject))
+                yield from attribute_frozen(official["hyperparameters"], mine["hyperparameters"])
             yield from _census(recipe, config, official_census, census)
 
 

@@ -178,6 +178,15 @@ REWRITES = (
         "modules.head[default]",
         *_STEP,
     ),
+    # A teacher has neither dropout nor drop path (`dinov2/models/__init__.py:28`), so that its mode changes nothing.
+    _model(
+        "teacher-mode",
+        "the teacher is left in training mode",
+        "port.student_teacher:StudentTeacher.train",
+        "self.teacher.eval()",
+        "pass",
+        *_STEP,
+    ),
     _model(
         "teacher-lerp",
         "the teacher by interpolation",

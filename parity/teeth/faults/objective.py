@@ -51,15 +51,6 @@ FAULTS = (
         r"in prepare_tokens_with_masks",
     ),
     _step(
-        "teacher-trains",
-        "the teacher drops paths",
-        "port.student_teacher:StudentTeacher.train",
-        "self.teacher.eval()",
-        "pass",
-        r"operation .*(block|layers)\.py",
-        origin="teacher in training mode",
-    ),
-    _step(
         "same-view",
         "a crop's target is its own",
         f"{_ARCH}_teacher_outputs",

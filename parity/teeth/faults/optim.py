@@ -174,7 +174,7 @@ FAULTS = (
         f"{_SCHEDULES}apply_optim_scheduler",
         '(last_layer_lr if group["is_last_layer"] else lr)',
         "lr",
-        "last_layer|Q41",
+        "^Q41",
         "default-warmup",
     ),
     _step(
@@ -183,7 +183,7 @@ FAULTS = (
         f"{_GROUPS}build_optimizer",
         "cfg.optim.adamw_beta2)",
         "0.95)",
-        "operation.*0.95|exp_avg_sq",
+        r"value=0\.05\) at port/step\.py.*value=0\.001",
     ),
     _step(
         "clip-global",
@@ -193,7 +193,14 @@ FAULTS = (
         "clip_grad_norm_(self.model.student.parameters()",
         "Q40|clip",
     ),
-    _step("clip-off", "no clipping", "port.step:TrainStep._clip", "if self.clip_grad:", "if False:", "clip"),
+    _step(
+        "clip-off",
+        "no clipping",
+        "port.step:TrainStep._clip",
+        "if self.clip_grad:",
+        "if False:",
+        r"dinov2/train/train\.py:260",
+    ),
     _step(
         "ema-swapped", "shares swapped", "port.student_teacher:StudentTeacher.update_teacher", "alpha=1 - m", "alpha=m"
     ),
@@ -210,6 +217,6 @@ FAULTS = (
         "port.student_teacher:StudentTeacher.update_teacher",
         "if key not in keep]",
         'if key not in keep and key == "backbone"]',
-        "teacher.*head",
+        r"lacks.*ssl_meta_arch\.py:36\d in update_teacher",
     ),
 )

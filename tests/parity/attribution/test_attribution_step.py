@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from parity.attribution.step import attribute_census
+from parity.attribution.step import attribute_census, attribute_frozen
 from parity.census import PatchCensus
 from parity.results import Finding
 
@@ -53,3 +53,28 @@ def test_too_few_images_are_named() -> None:
 def test_the_same_images_in_other_calls_are_not_accused(calls: int) -> None:
     """Two calls of three images are the unified forward in another packing."""
     assert _findings(6, 6, calls) == []
+
+
+RATES = {"backbone.cls_token": {"lr": 1e-4}, "dino_head.last_layer.weight_g": {"lr": 0.0}}
+
+
+def test_a_last_layer_that_learns_while_official_freezes_it_is_named() -> None:
+    """With its rate; official holds it at 0 (Q41)."""
+    mine = {"backbone.cls_token": {"lr": 1e-4}, "dino_head.last_layer.weight_g": {"lr": 2e-5}}
+    (finding,) = attribute_frozen(RATES, mine)
+    assert finding.id == "Q41"
+    assert "1 of 1 parameters that official freezes in this step learn at a rate of 2e-05" in finding.sentence
+
+
+@pytest.mark.parametrize(
+    ("official", "mine"),
+    [
+        (RATES, RATES),
+        (RATES, {"backbone.cls_token": {"lr": 1.0}}),
+        ({name: {"lr": 0.0} for name in RATES}, {name: {"lr": 1.0} for name in RATES}),
+    ],
+    ids=["equal", "missing there", "official's first step"],
+)
+def test_rates_that_are_no_freeze_are_left_alone(official: Any, mine: Any) -> None:
+    """Equal rates, a layer that only one side has, and the first step of warm-up, where every rate is 0."""
+    assert list(attribute_frozen(official, mine)) == []
