@@ -88,7 +88,7 @@ def _finding(prefix: str, yours: Sequence[Operation], official: Sequence[Operati
         OPERATION,
         f"{prefix} {sentence}",
         "compare the two lines; `python -m parity explain operation` says how they were found",
-        _short(theirs.place) if theirs is not None and theirs.place else "",
+        _line(theirs),
     )
 
 
@@ -116,7 +116,7 @@ def _sizes(mine: Operation | None, theirs: Operation | None) -> str:
     a, b = mine.outputs[0], theirs.outputs[0]
     if a.numel != b.numel:
         return f" ({a.numel} elements, official {b.numel})"
-    return f" (rms {a.rms:.6g}, official {b.rms:.6g})" if a.rms != b.rms else ""
+    return f" (rms {a.rms:.9g}, official {b.rms:.9g})" if a.rms != b.rms else ""
 
 
 def _elsewhere(prefix: str, mine: _Side, theirs: _Side, names: Sequence[str]) -> Finding | None:
@@ -131,9 +131,15 @@ def _elsewhere(prefix: str, mine: _Side, theirs: _Side, names: Sequence[str]) ->
             what = f"{name} is what official has earlier, at {_told(official)}"
         else:
             what = f"{name}, and all that led there, has official's numbers in another order"
-        place = _short(official.place) if official is not None else ""
-        return Finding(OPERATION, f"{prefix}{where}: {what}", "compare the order of rows, tokens or steps", place)
+        return Finding(
+            OPERATION, f"{prefix}{where}: {what}", "compare the order of rows, tokens or steps", _line(official)
+        )
     return None
+
+
+def _line(op: Operation | None) -> str:
+    """Return the file and line of an official operation; empty where there is none or it is not known."""
+    return _short(op.place).partition(" in ")[0] if op is not None else ""
 
 
 def _short(place: str) -> str:
