@@ -135,8 +135,8 @@ def ratios(benchmarks: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Return the ratios of one run by name; those whose parts were not measured are left out.
 
     Arms and doubled sizes have ratios only where they were measured in turns, which `over_official` and `cost` in
-    `extra_info` say: two minutes of one machine are not comparable. So have parts in processes of their own and masks;
-    for the others it is the quotient of the fastest times.
+    `extra_info` say: two minutes of one machine are not comparable. So have parts; for one that says nothing of
+    turns it is the quotient of the fastest times.
 
     Args:
         benchmarks: of pytest-benchmark's JSON, with `kind` and `what` in `extra_info`: `arm` (`STAGE ARM`), `double`

@@ -49,23 +49,31 @@ def taken_in_turns(found: Mapping[str, Measured], side: str) -> dict[str, float 
     return {"peak_mib": info["peak_mib"], **ratio}
 
 
-def alternating_ratio(
-    call: Callable[[str], object], rounds: int = 30, timer: Callable[[], float] = time.process_time
-) -> float:
-    """Return official's fastest time over `port`'s, taken in turns, so that a busy minute slows both.
+def note_ratio(
+    benchmark: Any,
+    side: str,
+    call: Callable[[str], object],
+    rounds: int = 30,
+    timer: Callable[[], float] = time.process_time,
+) -> None:
+    """Say, beside `port`'s time, official's fastest over its own: taken in turns, so that a busy minute slows both.
 
     Args:
+        benchmark: of one side.
+        side: whose it is; nothing is done for official's.
         call: is given the side.
         rounds: calls of each side.
         timer: seconds; the process's by default, which other processes do not lengthen.
     """
+    if side != "port":
+        return
     times = dict.fromkeys(SIDES, float("inf"))
     for _ in range(rounds):
-        for side in SIDES:
+        for name in SIDES:
             began = timer()
-            call(side)
-            times[side] = min(times[side], timer() - began)
-    return times["official"] / times["port"]
+            call(name)
+            times[name] = min(times[name], timer() - began)
+    benchmark.extra_info["over_official"] = times["official"] / times["port"]
 
 
 def generators(official: Reference, grid: int) -> dict[str, Callable[[int], NDArray[np.bool_]]]:
@@ -94,8 +102,7 @@ def test_masks(benchmark: Any, official: Reference, grid: int, side: str) -> Non
 
     benchmark(draw, side)
     note(benchmark, f"masks_{grid}", side, N_MASKS)
-    if side == "port":
-        benchmark.extra_info["over_official"] = alternating_ratio(draw)
+    note_ratio(benchmark, side, draw)
 
 
 @pytest.mark.parametrize("side", SIDES)
@@ -118,8 +125,7 @@ def test_collate(benchmark: Any, official: Reference, settings: Settings, side: 
     assert all(torch.equal(torch.as_tensor(mine[key]), torch.as_tensor(theirs[key])) for key in theirs)
     benchmark(collate, side)
     note(benchmark, "collate", side, settings.batch)
-    if side == "port":
-        benchmark.extra_info["over_official"] = alternating_ratio(collate)
+    note_ratio(benchmark, side, collate)
 
 
 @pytest.mark.parametrize("side", SIDES)
@@ -170,8 +176,7 @@ def test_sinkhorn(benchmark: Any, official: Reference, settings: Settings, side:
     torch.testing.assert_close(assign("port"), assign("official"))
     benchmark.pedantic(assign, args=(side,), rounds=settings.rounds)
     note(benchmark, "sinkhorn", side, len(rows))
-    if side == "port":  # by the clock, as it uses all threads
-        benchmark.extra_info["over_official"] = alternating_ratio(assign, settings.rounds, time.perf_counter)
+    note_ratio(benchmark, side, assign, settings.rounds, time.perf_counter)  # by the clock, as it uses all threads
 
 
 def jpeg() -> bytes:
@@ -194,8 +199,7 @@ def test_decode(benchmark: Any, official: Reference, side: str) -> None:
     assert np.array_equal(np.asarray(both["port"]()), np.asarray(both["official"]()))
     benchmark(both[side])
     note(benchmark, "decode", side)
-    if side == "port":
-        benchmark.extra_info["over_official"] = alternating_ratio(lambda name: both[name]())
+    note_ratio(benchmark, side, lambda name: both[name]())
 
 
 @pytest.mark.parametrize("side", SIDES)
@@ -217,5 +221,4 @@ def test_augment(benchmark: Any, official: Reference, settings: Settings, side: 
         assert all(torch.equal(*pair) for pair in zip(made["port"][key], made["official"][key], strict=True))
     benchmark.pedantic(both[side], args=(image,), rounds=10, warmup_rounds=1)
     note(benchmark, "augment", side)
-    if side == "port":
-        benchmark.extra_info["over_official"] = alternating_ratio(lambda name: both[name](image), 10)
+    note_ratio(benchmark, side, lambda name: both[name](image), 10)
