@@ -19,7 +19,7 @@ from parity.results import Comparison
 from parity.seeding import seeded
 from parity.stack import claims_bitwise, stack_name
 
-__all__ = ["CHECKS", "load_weights"]
+__all__ = ["CHECKS", "generic_weights", "load_weights"]
 
 _VIT = (
     "dinov2/models/vision_transformer.py:46-330",
@@ -50,8 +50,8 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], owner: str) -
             target.copy_(source)
 
 
-def _weights(context: Context, prefix: str) -> dict[str, Tensor]:
-    """The generic state of the recipe's student submodule, under canonical names."""
+def generic_weights(context: Context, prefix: str) -> dict[str, Tensor]:
+    """Return the generic state of the recipe's student submodule, under 'weight NAME', names canonical."""
     config = _config(context)
     initial = context.reference.init_state(config, 0)
     state = canonical_mapping(states.generic_state(initial, 0), "official")
@@ -108,7 +108,7 @@ def _coefficients() -> dict[str, Tensor]:
 def _backbone(context: Context) -> Iterator[Observation]:
     """Packed forward of masked globals and locals; single tensors in training and evaluation, any drop path."""
     config = _config(context)
-    weights = _weights(context, "backbone")
+    weights = generic_weights(context, "backbone")
     size, local, patch = config.crops.global_crops_size, config.crops.local_crops_size, config.student.patch_size
     side = size // patch
     mask = torch.rand(4, side * side, generator=torch.Generator().manual_seed(1)) < 0.4
@@ -145,7 +145,7 @@ def _head(context: Context) -> Iterator[Observation]:
     kinds = ("dino", "ibot") if config.ibot.separate_head and config.ibot.loss_weight > 0 else ("dino",)
     width = context.reference.build_backbone(config).embed_dim
     for kind in kinds:
-        weights = _weights(context, f"{kind}_head")
+        weights = generic_weights(context, f"{kind}_head")
         tiny = {k: t * (1e-9 if k.startswith("weight mlp.4") else 1.0) for k, t in weights.items()}
         for name, tensors in (("generic", weights), ("bottleneck near zero", tiny)):
 
