@@ -8,6 +8,7 @@ Not run by default:
 nox -s demo [-- ARGS]     port/train.py in that environment: without ARGS a small ViT on bundled images
 nox -s learns [-- ARGS]   three longer trainings, whose features must beat untrained ones and raw pixels
 nox -s teeth [-- ARGS]    known faults injected into port: does parity catch and name them?
+nox -s lines [-- ARGS]    which lines of official code a whole parity run executes, and why it leaves the others
 nox -s bench [-- ARGS]    how fast port is, against official code and the three-view fork: bench/README.md
 """
 
@@ -66,11 +67,18 @@ def parity(session: nox.Session) -> None:
     call(session, "python", "-m", "parity", "run", *session.posargs, *reports)
 
 
-@nox.session(venv_backend="none")
+@nox.session(venv_backend="none", default=False)
 def teeth(session: nox.Session) -> None:
     """Inject known faults into port and see that parity catches and names them; ARGS go to `python -m parity.teeth`."""
     install(session)
     call(session, "python", "-m", "parity.teeth", *session.posargs)
+
+
+@nox.session(venv_backend="none", default=False)
+def lines(session: nox.Session) -> None:
+    """Count the lines of official code that a parity run executes; ARGS go to `python -m parity run`."""
+    install(session)
+    call(session, "python", "-m", "parity.lines", *session.posargs)
 
 
 @nox.session(venv_backend="none")

@@ -46,7 +46,8 @@ def test_some_quirks_can_be_chosen(capsys: pytest.CaptureFixture[str]) -> None:
         ("quirks --json", "expected one argument"),
         (
             "quirk",
-            "unknown command 'quirk', expected one of run, list, explain, quirks, doctor; did you mean 'quirks'?",
+            "unknown command 'quirk', expected one of run, list, explain, quirks, doctor, diff, adapter, certify; "
+            "did you mean 'quirks'?",
         ),
     ],
 )
