@@ -46,7 +46,7 @@ def test_some_quirks_can_be_chosen(capsys: pytest.CaptureFixture[str]) -> None:
         ("quirks --json", "expected one argument"),
         (
             "quirk",
-            "unknown command 'quirk', expected one of run, list, explain, quirks, doctor, diff, adapter, certify; "
+            "unknown command 'quirk', expected one of run, list, explain, quirks, doctor, adapter, certify, diff; "
             "did you mean 'quirks'?",
         ),
     ],
