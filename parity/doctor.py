@@ -13,6 +13,7 @@ from parity.census import PatchCensus
 from parity.checks.base import describe_error
 from parity.checks.gradients import flat_step, step_inputs
 from parity.compare import SEMANTIC_FACTOR, Noise, exact, judged
+from parity.doctor_attention import examine_attention
 from parity.doctor_data import examine_crops, examine_orders
 from parity.judge import perturbed, promoted
 from parity.oracle import Float64Oracle
@@ -58,7 +59,8 @@ def _examine(official: Any, recipe: Recipe) -> list[Comparison]:
       agree with fp32 to its accuracy;
     - conditioning: perturbations by 4 units of 2^-53 are not amplified beyond use;
     - canary: one gradient scaled by 1 + 1e-6 is found by every rule that must find it;
-    - crops, orders: official's crops and samplers repeat under a seed, see `parity.doctor_data`.
+    - crops, orders: official's crops and samplers repeat under a seed, see `parity.doctor_data`;
+    - attention: what stands for xformers' is official's own without xformers, see `parity.doctor_attention`.
     """
     config, inputs, batch = step_inputs(official, recipe, "generic")
 
@@ -80,6 +82,7 @@ def _examine(official: Any, recipe: Recipe) -> list[Comparison]:
         *_canary(base, base64, moved),
         examine_crops(official, recipe.config()),
         examine_orders(official),
+        examine_attention(official),
     ]
 
 

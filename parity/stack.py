@@ -165,6 +165,11 @@ CAPABILITIES: Mapping[str, Capability] = {
         "synchronised with the student",
         "dinov2/train/ssl_meta_arch.py:31-133",
     ),
+    "start_state": Capability(
+        "start_state(config, seed: int)",
+        "as init_state, but as the first iteration finds it: after the teacher was given the student's weights",
+        "dinov2/train/ssl_meta_arch.py:390-403",
+    ),
     "training_step": Capability(
         "training_step(config, state: dict[str, Tensor], batch: dict, iteration: int, seed: int)",
         "dict of dicts of tensors after one iteration from `state` (names as in init_state, the dtype of "

@@ -125,6 +125,6 @@ class OfficialLayout:
             KeyError: official's loop asks for no such module.
         """
         found = import_module(self._names[name])
-        if name == "train.ssl_meta_arch" and hasattr(found, "get_fsdp_modules"):
+        if name == "train.ssl_meta_arch" and (hasattr(found, "get_fsdp_modules") or hasattr(found, "get_fsdp_wrapper")):
             use_plain_modules(found)
         return found

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -174,6 +175,17 @@ class OfficialStack(OfficialData, OfficialStates):
         )
         assert isinstance(head, nn.Module)
         return head
+
+    def attention(self, x: Tensor, num_heads: int, *, xformers: bool) -> Tensor:
+        """`dinov2/layers/attention.py:34` of x (B, N, D) in x's dtype; with `xformers` as false, without that library.
+
+        Weights are drawn from a seed of their own, the same for both.
+        """
+        module = self._reference.module("layers.attention")
+        with mock.patch.object(module, "XFORMERS_AVAILABLE", xformers), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            layer = module.MemEffAttention(x.shape[-1], num_heads=num_heads, qkv_bias=True).to(x.dtype)
+            return _tensor(layer(x)).detach()
 
     def init_state(self, config: DictConfig, seed: int) -> dict[str, Tensor]:
         """Names and values of a freshly built `SSLMetaArch` under `torch.manual_seed(seed)`."""

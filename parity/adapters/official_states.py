@@ -37,6 +37,13 @@ class OfficialStates(ABC):
     def _scaled(self, config: DictConfig) -> DictConfig:
         """A copy with the learning rate of the group's batch."""
 
+    def start_state(self, config: DictConfig, seed: int) -> dict[str, Tensor]:
+        """`SSLMetaArch` after `prepare_for_distributed_training`, `dinov2/train/ssl_meta_arch.py:390`."""
+        torch.manual_seed(seed)
+        model = self._reference.module("train.ssl_meta_arch").SSLMetaArch(self._official(config))
+        model.prepare_for_distributed_training()
+        return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
     def distributed_step(
         self,
         config: DictConfig,

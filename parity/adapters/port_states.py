@@ -20,6 +20,7 @@ from port.models import Architecture
 from port.optim import build_optimizer
 from port.ssl_meta_arch import SSLMetaArch
 from port.step import GradientHook, TrainStep
+from port.training.start import start_from_weights
 from port.weights import load_training_weights
 
 __all__ = ["PortStates"]
@@ -40,6 +41,13 @@ class PortStates(ABC):
     @abstractmethod
     def _train_step(self, config: DictConfig, state: Mapping[str, Tensor], *hooks: GradientHook) -> TrainStep:
         """A step over a model that has the given state, spread over the ranks that there are."""
+
+    def start_state(self, config: DictConfig, seed: int) -> dict[str, Tensor]:
+        """A model as `port.training.start` leaves it."""
+        torch.manual_seed(seed)
+        model = SSLMetaArch(config, architectures=self._architectures)
+        start_from_weights(model, official_settings(config, self.kernels))
+        return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
     def distributed_step(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from parity.checks import (
     augment,
+    built,
     checkpoint,
     collate,
     data_order,
@@ -36,6 +37,7 @@ CHECKS: tuple[Check, ...] = (
     *schedules.CHECKS,
     *param_groups.CHECKS,
     *modules.CHECKS,
+    *built.CHECKS,
     *features.CHECKS,
     *gradients.CHECKS,
     *trajectory.CHECKS,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from parity.draft import data, losses, models, targets, training
+from parity.draft import data, losses, models, targets, training, views
 from parity.draft.definitions import Project
 from parity.draft.recognise import recognise
 from parity.draft.render import MARK, render
@@ -27,6 +27,7 @@ _WIRES: Mapping[str, Callable[[Found], Wired | Gap]] = {
     "make_mask": data.wire_make_mask,
     "mask_counts": data.wire_mask_counts,
     "collate": data.wire_collate,
+    "augment": views.wire_augment,
     "dino_loss": losses.wire_dino_loss,
     "ibot_loss": losses.wire_ibot_loss,
     "koleo_loss": losses.wire_koleo_loss,
@@ -39,8 +40,10 @@ _WIRES: Mapping[str, Callable[[Found], Wired | Gap]] = {
     "build_backbone": models.wire_build_backbone,
     "build_head": models.wire_build_head,
     "init_state": training.wire_init_state,
+    "start_state": training.wire_start_state,
     "training_step": training.wire_training_step,
     "training_trajectory": training.wire_training_trajectory,
+    "distributed_step": training.wire_distributed_step,
 }
 
 
@@ -100,7 +103,7 @@ def draft(path: Path, output: Path | None = None) -> Draft:
 def _unknown(name: str) -> Gap:
     if name == "prototype_loss":
         return Gap("optional: official has no prototype loss; only for a fork that has one")
-    return Gap("a draft does not know how to find it")
+    return Gap("optional, and a draft does not know how to find it: the checks that need it are not run")
 
 
 def _yaml_files(top: Path) -> tuple[str, ...]:

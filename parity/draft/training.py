@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from dataclasses import replace
 
 from parity.draft.configs import Layout, arguments_for, layout_of
 from parity.draft.definitions import Definition, Function
@@ -13,10 +14,12 @@ from parity.draft.wiring import Found, Gap, Wired, call_lines, imported, place
 
 __all__ = [
     "wire_default_config",
+    "wire_distributed_step",
     "wire_init_state",
     "wire_parameter_groups",
     "wire_recipe_configs",
     "wire_schedules",
+    "wire_start_state",
     "wire_training_step",
     "wire_training_trajectory",
 ]
@@ -173,6 +176,26 @@ def wire_init_state(found: Found) -> Wired | Gap:
         "return {name: value.detach().clone() for name, value in model.state_dict().items()}",
     )
     return Wired(lines, (place(layout.model),), (), frozenset({"layout", "scaled", "torch"}))
+
+
+def wire_start_state(found: Found) -> Wired | Gap:
+    """`start_state`: the state of the fork's model as its training prepares it."""
+    built = wire_init_state(found)
+    layout = layout_of(found)
+    if isinstance(built, Gap) or isinstance(layout, str):
+        return built
+    *lines, state = built.body
+    prepared = "prepare_for_distributed_training"
+    if prepared not in layout.model.methods():
+        return Gap(f"{place(layout.model)} has no {prepared}", _pieces(found))
+    return replace(built, body=(*lines, f"model.{prepared}()", state))
+
+
+def wire_distributed_step(found: Found) -> Wired | Gap:
+    """`distributed_step`: one iteration of the fork's own loop on each rank."""
+    lines = ("return run_official_step(layout(config), scaled(config), state, batch, iteration, seed)",)
+    remark = "one iteration on each rank, gradients averaged in place of FSDP"
+    return _by_layout(found, lines, {"run_official_step"}, remark)
 
 
 def wire_training_step(found: Found) -> Wired | Gap:

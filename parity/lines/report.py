@@ -34,7 +34,9 @@ def as_text(files: Sequence[FileLines], share: float) -> str:
     executed, total = _totals(files)
     word = "enough" if not verdict(files, share) else "NOT ENOUGH"
     found = _percent(executed, total).strip()
-    lines.append(f"{word}: {found} executed; {_percent(share, 1).strip()} are expected, and a reason for each line left")
+    lines.append(
+        f"{word}: {found} executed; {_percent(share, 1).strip()} are expected, and a reason for each line left"
+    )
     return "\n".join(lines) + "\n"
 
 

@@ -242,7 +242,9 @@ def test_an_unfamiliar_capability_is_left_to_do(tmp_path: Path, monkeypatch: pyt
     more = {**CAPABILITIES, "new_one": CAPABILITIES["koleo_loss"]}
     for module in ("parity.draft", "parity.draft.render"):
         monkeypatch.setattr(sys.modules[module], "CAPABILITIES", more)
-    assert "a draft does not know how to find it" in _reason(draft(tmp_path), "new_one")
+    assert "a draft does not know how to find it: the checks that need it are not run" in _reason(
+        draft(tmp_path), "new_one"
+    )
 
 
 def test_a_draft_finds_its_fork_from_where_it_stands(tmp_path: Path) -> None:

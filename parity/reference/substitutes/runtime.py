@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MethodType, ModuleType
@@ -31,12 +31,22 @@ def _plain_modules(module: nn.Module) -> list[PlainModule]:
     return [PlainModule(list(module.parameters()))]
 
 
+def _no_wrapper(*_: object, **__: object) -> Callable[[nn.Module], nn.Module]:
+    """Take the place of `dinov2.fsdp.get_fsdp_wrapper`: what it returns leaves a module as it is."""
+    return _same_module
+
+
+def _same_module(module: nn.Module) -> nn.Module:
+    return module
+
+
 def use_plain_modules(ssl_meta_arch: ModuleType) -> None:
-    """Let official's `update_teacher` find the parameters of modules that are not wrapped in FSDP.
+    """Let official's `prepare_for_distributed_training` wrap nothing, and `update_teacher` find what is not wrapped.
 
     `reshard_fsdp_model` needs nothing: FSDP lists no module inside a plain one (`dinov2/fsdp/__init__.py:76-78`).
     """
     ssl_meta_arch.__dict__["get_fsdp_modules"] = _plain_modules
+    ssl_meta_arch.__dict__["get_fsdp_wrapper"] = _no_wrapper
 
 
 def _clip_grad_norm(module: nn.Module, max_norm: float, norm_type: float = 2.0) -> Tensor:

@@ -71,6 +71,12 @@ SUBSTITUTES: tuple[Substitute, ...] = (
         "fsdp",
     ),
     Substitute(
+        "dinov2.train.ssl_meta_arch.get_fsdp_wrapper",
+        "a wrapper that returns the module",
+        "FSDP of one rank changes where parameters are kept, not what is computed",
+        "fsdp",
+    ),
+    Substitute(
         "clip_grad_norm_, _streams of student and teacher",
         "torch.nn.utils.clip_grad_norm_ as a method, and an attribute that is only copied",
         "on one rank FSDP's method computes the same norm over the same parameters",

@@ -18,6 +18,7 @@ WHEN = {"first": 0, "frozen": 9, "peak": 20, "end": 99}
 WEIGHT_DECAY = {0: 0.04, 9: 0.05, 20: 0.1, 99: 0.4}
 RATE = {0: 1e-5, 9: 5e-4, 20: 1e-3, 99: 1e-6}
 DECAY, PATCH = 0.5, 0.2
+OPTIM = {"patch_embed_lr_mult": PATCH, "layerwise_decay": DECAY}
 BLOCKS = [f"backbone.blocks.{layer}.{kind}" for layer in range(4) for kind in ("attn.qkv.weight", "ls1.gamma")]
 # Four blocks: embeddings are layer 0, block i layer i + 1, everything else layer 5 (multiplier 1).
 MULTIPLIERS = {
@@ -39,9 +40,7 @@ DECAYED = [name for name in MULTIPLIERS if not name.endswith(EXEMPT)]
 
 
 def _config(**student: Any) -> DictConfig:
-    config = OmegaConf.create(
-        {"student": {"block_chunks": 2, "num_register_tokens": 0, **student}, "optim": {"patch_embed_lr_mult": PATCH}}
-    )
+    config = OmegaConf.create({"student": {"block_chunks": 2, "num_register_tokens": 0, **student}, "optim": OPTIM})
     assert isinstance(config, DictConfig)
     return config
 
