@@ -51,8 +51,8 @@ def _on_meta(stack: Any, config: DictConfig) -> nn.Module:
 def _shapes(module: nn.Module) -> dict[str, str]:
     """Return shapes as text by canonical name, and how many heads attention has, which no shape tells."""
     found = {canonical(name): str(tuple(value.shape)) for name, value in module.state_dict().items()}
-    heads = {int(part.num_heads) for part in module.modules() if isinstance(getattr(part, "num_heads", None), int)}
-    return {**found, "attention heads": str(sorted(heads))}
+    counts = {getattr(part, "num_heads", None) for part in module.modules()}
+    return {**found, "attention heads": str(sorted(count for count in counts if isinstance(count, int)))}
 
 
 def _start(context: Context) -> Iterator[Observation]:

@@ -45,7 +45,7 @@ def _totals(files: Iterable[FileLines]) -> tuple[int, int]:
     return sum(executed for executed, _ in counts), sum(total for _, total in counts)
 
 
-def _percent(executed: int, total: int) -> str:
+def _percent(executed: float, total: int) -> str:
     # Rounded down: 94.96 % is not 95 %.
     return f"{int(1000 * executed / total) / 10:>5.1f} %" if total else "      -"
 
