@@ -127,6 +127,7 @@ CHECKS = (
         ("collate",),
         _fields,
         recipes="all",
+        draws=("collate",),
     ),
     Check(
         "collate.cap",
@@ -136,5 +137,6 @@ CHECKS = (
         ("collate",),
         _scalars,
         recipes="main",
+        draws=("collate",),
     ),
 )
