@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-__all__ = ["TIE", "Sample", "Tested", "Values", "exchanged"]
+__all__ = ["TIE", "Sample", "Tested", "Values", "exchanged", "varying"]
 
 TIE = 1e-9
 """Sums of the same rows in another order are the same sum."""
@@ -117,6 +117,11 @@ def _table(rows: Sample) -> tuple[tuple[str, ...], Values]:
 def _weighed(values: Values, first: int) -> Values:
     """Return values (rows, features) of which the sum over one side is T up to its sign; 0 for constant features."""
     deviation = values.std(0, ddof=1)
-    varies = deviation > _CONSTANT * np.abs(values).max(0, initial=0.0)
+    varies = varying(deviation, values)
     scale = math.sqrt(1 / first + 1 / (len(values) - first)) / np.where(varies, deviation, 1.0)
     return np.asarray((values - values.mean(0)) * np.where(varies, scale, 0.0))
+
+
+def varying(deviation: Values, values: Values) -> NDArray[np.bool_]:
+    """Return which deviations (features,) of values (rows, features) are more than rounding."""
+    return np.asarray(deviation > _CONSTANT * np.abs(values).max(0, initial=0.0))

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from parity.max_t import TIE, Sample, Tested, Values, exchanged
+from parity.max_t import TIE, Sample, Tested, Values, exchanged, varying
 
 __all__ = ["POWER", "Feature", "Group", "critical_value", "holm", "judge", "smallest_detectable"]
 
@@ -131,10 +131,12 @@ def critical_value(null: Values, level: float) -> float:
 def smallest_detectable(critical: float, deviation: float, first: int, second: int, power: float = POWER) -> float:
     """Return the difference of two means whose T exceeds the critical value with the given power.
 
-    The observed difference is normal about the true one, d, with deviation r * `deviation`, r² = 1/n + 1/m. The
-    deviation over all N = n + m rows that T divides by holds the difference itself:
-    s² = ((N - 2) deviation² + (n m / N) d²) / (N - 1). So d is the larger root of
-    (d - z r deviation)² = critical² r² s², with z the normal quantile of the power.
+    With N = n + m rows and r² = 1/n + 1/m, the squares about the mean of all rows are those within the sides and
+    those of the difference D: (N - 1) s² = (N - 2) deviation² + D² / r². So T = |D| / (s r) exceeds the critical
+    value c where |D| / (r deviation) exceeds t = c sqrt((N - 2) / (N - 1 - c²)), as Student's t would. That quotient
+    is nearly normal about d / (r deviation) with variance 1 + t² / (2 (N - 2)), its second part being that of the
+    deviation, and is above t with the given power for
+    d = r deviation (t + z sqrt(1 + t² / (2 (N - 2)))), z the normal quantile of the power.
 
     Args:
         critical: the largest T that passes.
@@ -146,14 +148,13 @@ def smallest_detectable(critical: float, deviation: float, first: int, second: i
     Returns:
         In the feature's unit: 0 where batches do not vary, infinite where T cannot come so high with so few batches.
     """
-    rows = first + second
-    rest = 1 - critical**2 / (rows - 1)
+    freedom = first + second - 2
+    rest = freedom + 1 - critical**2
     if not rest > 0:
         return math.inf
-    r = math.sqrt(1 / first + 1 / second)
-    quantile = float(stats.norm.ppf(power)) * r
-    constant = quantile**2 - (critical * r) ** 2 * (rows - 2) / (rows - 1)
-    return deviation * (quantile + math.sqrt(quantile**2 - rest * constant)) / rest
+    t = critical * math.sqrt(freedom / rest)
+    above = float(stats.norm.ppf(power)) * math.sqrt(1 + t**2 / (2 * freedom))
+    return deviation * math.sqrt(1 / first + 1 / second) * (t + above)
 
 
 def _judged(name: str, group: Tested, level: float) -> Group:
@@ -162,6 +163,7 @@ def _judged(name: str, group: Tested, level: float) -> Group:
     means = [side.mean(0) for side in sides]
     squares = sum(((side - mean) ** 2).sum(0) for side, mean in zip(sides, means, strict=True))
     deviations = np.sqrt(np.asarray(squares) / (sum(counts) - 2))
+    deviations[~varying(deviations, group.values)] = 0.0
     critical = critical_value(group.null, level)
     features = tuple(
         Feature(
