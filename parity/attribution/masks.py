@@ -160,16 +160,26 @@ def attribute_cap(side: int, reference: Tensor | None, subject: Tensor | None) -
 _COUNTED = ("patches per masked crop", "spread of the patches", "fewest patches", "most patches")
 
 
-def attribute_mask_statistics(features: Sequence[Feature]) -> Iterator[Finding]:
+def attribute_mask_statistics(features: Sequence[Feature], capped: Sequence[Feature]) -> Iterator[Finding]:
     """Explain batches of masks whose distribution differs, the cause of the rest first.
 
     Args:
-        features: of `parity.mask_statistics.batch_features`, of all groups; those that passed are not told.
+        features: of `parity.mask_statistics.batch_features`; those that passed are not told.
+        capped: the same of batches on a small odd grid, where the cap on a block tells; told where no other differs.
     """
     parted: dict[str, Feature] = {}
     for feature in features:
         if not feature.passed:
             parted.setdefault(feature.name, feature)
+    small = [feature for feature in capped if not feature.passed]
+    if small and not parted:
+        yield Finding(
+            "0003",
+            f"masks differ on an odd grid of 3 x 3 patches alone: {_told(small)}; official caps each block at half "
+            "the grid, floored from left to right (Q3)",
+            _FIX,
+            "dinov2/train/train.py:167-173",
+        )
     if "share of crops that are masked" in parted:
         found = parted["share of crops that are masked"]
         yield Finding(

@@ -29,10 +29,12 @@ __all__ = ["CHECKS"]
 
 _BATCHES, _IMAGES = 64, 8
 _SETTINGS = (
-    # Pixels of a crop and of a patch, smallest and largest mask ratio: the recipes', and one that reaches the cap (Q3).
+    # Pixels of a crop and of a patch, smallest and largest mask ratio: the recipes', and the smallest odd grid, where
+    # flooring takes most from the cap on a block, 3 patches instead of 4.5 (Q3); on larger ones no batch shows it.
     (112, 8, 0.1, 0.5),
-    (98, 14, 0.8, 0.9),
+    (42, 14, 0.4, 0.6),
 )
+_CAPPED = "3x3 patches"
 
 Draw = Callable[[Any, int], np.ndarray]
 
@@ -59,7 +61,12 @@ def _masks(context: Context) -> Iterator[Observation]:
     groups = judge(samples, SHARE)
     for group in groups:
         yield from compared(group)
-    yield from attribute_mask_statistics([feature for group in groups for feature in group.features])
+    yield from attribute_mask_statistics(
+        *(
+            [f for group in groups if (_CAPPED in group.name) is capped for f in group.features]
+            for capped in (False, True)
+        )
+    )
     yield table(groups)
 
 
@@ -75,7 +82,15 @@ def _drawn(
         features = [batch_features(batch) for batch in batches]
         sides.append([{k: v for k, v in one.items() if k not in left_out} for one in features])
     samples[name] = (sides[0], sides[1])
-    yield exact(f"{name}/different batches of {_BATCHES}", distinct[0], distinct[1])
+    yield Comparison(
+        f"{name}/different batches of {_BATCHES}",
+        "T4",
+        passed=2 * distinct[1] > distinct[0],
+        bitwise=distinct[0] == distinct[1],
+        reference=str(distinct[0]),
+        subject=str(distinct[1]),
+        note="passes above half as many as official's: few repeat by chance",
+    )
 
 
 def _collated(given: list[dict[str, list[Tensor]]], config: DictConfig, side: int) -> Draw:

@@ -150,8 +150,9 @@ def test_units_and_order_of_rows_do_not_matter() -> None:
     """Another unit or origin changes means, deviation and smallest difference alike, and neither T nor p."""
     generator = np.random.default_rng(3)
     a, b = generator.normal(size=(15, 2)), generator.normal(size=(15, 2)) + 0.5
-    (plain,), (scaled,) = judge({"x": (rows(a), rows(b))}, 0.05, 499), judge(
-        {"x": (rows(1000 * a + 7), rows(1000 * b + 7))}, 0.05, 499
+    (plain,), (scaled,) = (
+        judge({"x": (rows(a), rows(b))}, 0.05, 499),
+        judge({"x": (rows(1000 * a + 7), rows(1000 * b + 7))}, 0.05, 499),
     )
     for one, other in zip(plain.features, scaled.features, strict=True):
         assert (other.statistic, other.p) == pytest.approx((one.statistic, one.p))
@@ -188,9 +189,7 @@ def test_one_group_alarms_as_often_as_alpha_says() -> None:
 
 
 @pytest.mark.parametrize(("first", "second", "critical"), [(40, 40, 4.2), (64, 64, 3.0), (20, 90, 4.0)])
-def test_the_smallest_detectable_difference_is_that_of_student_s_test(
-    first: int, second: int, critical: float
-) -> None:
+def test_the_smallest_detectable_difference_is_that_of_student_s_test(first: int, second: int, critical: float) -> None:
     """T is a function of Student's t, whose noncentral distribution is above it in 95 % at this difference."""
     deviation, n = 0.3, first + second
     d = smallest_detectable(critical, deviation, first, second)

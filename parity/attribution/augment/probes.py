@@ -186,7 +186,7 @@ def squares_seen(line: Levels, squares: int = SQUARES) -> float:
     if np.ptp(line) < _READABLE:
         return 0.0
     above = line - (line.max() + line.min()) / 2
-    places = np.flatnonzero(np.diff(np.sign(above)) != 0)
+    places = np.flatnonzero(np.diff(above >= 0))  # a pixel right in the middle is one edge, not two
     if len(places) < 3:
         return 0.0
     exact = places + above[places] / (above[places] - above[places + 1])
