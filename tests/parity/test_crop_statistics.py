@@ -21,7 +21,8 @@ def cut(left: float, top: float, width: float, height: float) -> Image.Image:
 
 def levels(image: Image.Image) -> Levels:
     """An image as levels (3, H, W)."""
-    return np.asarray(image, dtype=np.float64).transpose(2, 0, 1)
+    found: Levels = np.asarray(image, dtype=np.float64).transpose(2, 0, 1)
+    return found
 
 
 def read(image: Image.Image) -> dict[str, float]:

@@ -149,7 +149,7 @@ def test_counts_of_a_batch_by_hand() -> None:
 
 def test_a_batch_without_masks_lacks_all_but_its_share() -> None:
     """Nothing masked: a share of 0, NaN for the rest, no warning; one masked crop has no spread."""
-    found = batch_features(np.stack([EMPTY, EMPTY]))
+    found = dict(batch_features(np.stack([EMPTY, EMPTY])))
     assert found.pop("share of crops that are masked") == 0
     assert all(math.isnan(value) for value in found.values())
     one = batch_features(np.stack([EMPTY, ~EMPTY]))

@@ -258,9 +258,7 @@ def test_a_generator_of_its_own_passes(official: Remembered) -> None:
         torch.manual_seed(77_000_000 + next(calls))
         return port().augment(image, config, seed)
 
-    subject = fork(augment=reseeded)
-    subject.own_randomness = ("augment",)
-    assert_no_alarm(check(official, subject, CHECK))
+    assert_no_alarm(check(official, fork(augment=reseeded), CHECK))
 
 
 def test_without_photographs_it_is_not_run(official: Remembered, monkeypatch: pytest.MonkeyPatch) -> None:

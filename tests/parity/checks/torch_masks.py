@@ -57,7 +57,7 @@ class TorchMasks:
     def mask_counts(self, rows: int, tokens: int, ratios: tuple[float, float], share: float) -> list[int]:
         """One count from each of as many bins of the range of ratios as there are masked crops."""
         masked = int(rows * share) + self.more_masked
-        edges = torch.linspace(*ratios, masked + 1)
+        edges = torch.linspace(ratios[0], ratios[1], masked + 1)
         drawn = [int(tokens * uniform(float(a), float(b))) for a, b in pairwise(edges)]
         if self.equal_counts:
             drawn = [round(sum(drawn) / masked)] * masked
@@ -74,7 +74,7 @@ class TorchMasks:
         drawn = torch.stack([torch.from_numpy(self.make_mask((side, side), n, cap)).flatten() for n in counts])
         masks = drawn[torch.randperm(len(drawn))] if self.shuffled else drawn
         places = masks.flatten().nonzero().flatten()
-        edges = torch.linspace(*ratios, len(globals_) // 2 + 1)[1:]
+        edges = torch.linspace(ratios[0], ratios[1], len(globals_) // 2 + 1)[1:]
         return {
             "collated_global_crops": globals_.to(dtype),
             "collated_local_crops": locals_.to(dtype),
