@@ -13,6 +13,7 @@ from torch import Tensor
 from parity import states
 from parity.attribution.masks import attribute_mask_statistics
 from parity.checks.base import Check, Context, Observation
+from parity.checks.collate import explain_views
 from parity.checks.masks import as_grid
 from parity.checks.statistical import SHARE, SUBJECT_SEEDS, compared, table
 from parity.compare import exact
@@ -51,7 +52,8 @@ def _masks(context: Context) -> Iterator[Observation]:
         name = f"{side}x{side} patches, {low:.0%} to {high:.0%}"
         if capability(context.subject, "collate") is not None:
             given = states.samples(_IMAGES, size, 2 * patch, 1, 0)
-            yield from _derived(context, given, config, name)
+            if "collate" in own_randomness(context.subject):  # else `collate.batch` compares all of it
+                yield from _derived(context, given, config, name)
             yield from _drawn(context, f"batch of {name}", _collated(given, config, side), samples)
         own = {"make_mask", "mask_counts"} & set(own_randomness(context.subject))
         if own or capability(context.subject, "collate") is None:
@@ -129,7 +131,7 @@ def _made(reference: Any, config: DictConfig, side: int) -> Draw:
 
 def _derived(
     context: Context, given: list[dict[str, list[Tensor]]], config: DictConfig, name: str
-) -> Iterator[Comparison]:
+) -> Iterator[Observation]:
     """What no draw decides: the crops, the bound, and what follows from the subject's own masks, bit for bit."""
     reference, subject = (stack.collate(given, config, torch.float32) for stack in (context.reference, context.subject))
     expected = {key: reference[key] for key in ("collated_global_crops", "collated_local_crops", "upperbound")}
@@ -141,6 +143,7 @@ def _derived(
         expected |= {"mask_indices_list": places, "masks_weight": weights, "n_masked_patches": count}
     for key, value in expected.items():
         yield exact(f"batch of {name}/given its masks/{key}", value, subject.get(key))
+    yield from explain_views(_IMAGES, reference, subject)
 
 
 CHECKS = (

@@ -153,6 +153,21 @@ def test_what_follows_from_the_masks_must_be_official_s(official_stack: Official
     assert {c.tier for c in result.diverged} == {"T0"}
 
 
+def test_a_third_view_is_named_in_a_batch_of_its_own_randomness(official_stack: OfficialStack) -> None:
+    """The crops are no draw of collate's: 24 rows of 8 images are difference 0002, as in `collate.batch`."""
+
+    class ThreeViews(TorchMasks):
+        own_randomness = ("collate",)
+
+        def collate(self, samples: Any, config: Any, dtype: torch.dtype) -> Mapping[str, Any]:
+            batch = dict(super().collate(samples, config, dtype))
+            batch["collated_global_crops"] = torch.cat([batch["collated_global_crops"]] * 2)[:24]
+            return batch
+
+    result = check(official_stack, ThreeViews(), CHECK)
+    assert_seen(result, r"given its masks/collated_global_crops$", "0002", "3 global views per image (24 rows)")
+
+
 @pytest.mark.parametrize("masks", [None, torch.zeros(16, 3, dtype=torch.bool), torch.zeros(16)])
 def test_masks_of_another_form_are_told(official_stack: OfficialStack, masks: Any) -> None:
     """Missing, of another grid or without one: the reason says what was expected."""
