@@ -124,8 +124,10 @@ def _capabilities() -> list[Entry]:
         "not run. `config` has official's keys, and two things to know: `config.optim.lr` is 0 until the stack applies "
         "`config.optim.scaling_rule`, and `config.architecture` gives embed_dim, depth, num_heads and mlp_ratio of the "
         "small model that `config.student.arch` names. Optional attributes: `name` for the report, "
-        "`claims_bitwise = True` where float results in fp32 on a CPU must equal official's bit for bit, and "
-        "`forms`, a mapping from names to stacks that compute the same in other operations: they are judged beside it."
+        "`claims_bitwise = True` where float results in fp32 on a CPU must equal official's bit for bit, "
+        "`forms`, a mapping from names to stacks that compute the same in other operations: they are judged beside it, "
+        "and `own_randomness`, a tuple of the capabilities (make_mask, mask_counts, collate, augment, augment_steps) "
+        "that draw from generators of their own: they are judged by their distribution (`explain T4`), not by bits."
     )
     whole = "\n\n".join([intro, *(f"## {entry.id}\n\n{entry.body}" for entry in single)])
     return [

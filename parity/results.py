@@ -22,8 +22,9 @@ __all__ = [
     "WaiverOutcome",
 ]
 
-Tier = Literal["T0", "T1", "T2"]
-"""T0 exact; T1 the algorithm, in fp64; T2 the accuracy, in fp32 against the reference's fp64."""
+Tier = Literal["T0", "T1", "T2", "T4"]
+"""T0 exact; T1 the algorithm, in fp64; T2 the accuracy, in fp32 against the reference's fp64; T4 the distribution of
+random draws. There is no T3."""
 
 Status = Literal["passed", "diverged", "waived", "not_run", "error"]
 """`waived`: everything in it that diverges was declared as expected, which is not the same as having passed."""
@@ -39,7 +40,8 @@ class Comparison:
         passed: the verdict.
         bitwise: whether the two sides are equal bit for bit (NaN equal to NaN).
         max_ulp: largest distance in units in the last place, where both are floats of one type; else None.
-        error: size of the difference under the tier's rule (RMS for T1 and T2); None for T0 on non-floats.
+        error: size of the difference under the tier's rule (RMS for T1 and T2, the statistic for T4); None for T0 on
+            non-floats.
         allowed: the size that the rule allows; 0.0 for T0.
         reference: the reference's value, printable (a scalar, or the element that differs most).
         subject: the subject's value at the same place.

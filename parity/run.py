@@ -114,8 +114,13 @@ def _applies(check: Check, recipe: Recipe, options: Options) -> bool:
 def planned_checks(options: Options) -> list[tuple[str, str, str, str, tuple[str, ...], tuple[str, ...]]]:
     """Return (id, family, level, title, official files, capabilities) of everything a run would do."""
     return [
-        (p.id, p.check.family, p.check.level, p.check.title, p.check.official, p.check.needs) for p in plan(options)
+        (p.id, p.check.family, p.check.level, p.check.title, p.check.official, _needs(p.check)) for p in plan(options)
     ]
+
+
+def _needs(check: Check) -> tuple[str, ...]:
+    """Return what a check needs, in words where one of several capabilities will do."""
+    return (*check.needs, " or ".join(check.either)) if check.either else check.needs
 
 
 def run(options: Options, progress: ProgressCallback | None = None) -> RunResult:

@@ -7,13 +7,17 @@ optional, and a check whose capability the subject lacks is reported as *not run
 A stack is a plain Python object: a module, a class instance, or a class (instantiated without arguments).
 Adapters exchange only tensors, numbers and mappings with parity, so a user's file need not import it.
 
-Three attributes, all optional, describe the stack itself:
+Four attributes, all optional, describe the stack itself:
 
 - `name`: how the report calls it;
 - `claims_bitwise`: true where the stack claims official's operations in official's order, so that float
   results in fp32 on a CPU are required to be equal bit for bit (tier T0). `port` claims it;
 - `forms`: other forms of the same stack by name, each a stack that claims no equal bits, such as one in faster
-  operations. The families `losses` and `gradients` judge them beside it, by T1 and T2. `port` has `kernels=fast`.
+  operations. The families `losses` and `gradients` judge them beside it, by T1 and T2. `port` has `kernels=fast`;
+- `own_randomness`: a tuple of the capabilities among `make_mask`, `mask_counts`, `collate`, `augment` and
+  `augment_steps` whose random numbers come from generators, or in an order, of the stack's own, so that no seed gives
+  official's draws. They are then not compared bit for bit but by their distribution (T4), see
+  `parity.own_randomness`. What training computes from given batches stays compared as ever.
 """
 
 from __future__ import annotations

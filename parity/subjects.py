@@ -15,6 +15,7 @@ from typing import Any
 from parity.adapters.port import FastPortStack, PortStack
 from parity.errors import SubjectError, origin
 from parity.guard import GuardedSubject, Namespace
+from parity.own_randomness import own_randomness
 from parity.recipes import SMALL_ARCHITECTURES
 from parity.stack import CAPABILITIES, capabilities_of
 
@@ -40,7 +41,7 @@ def open_subject(spec: str) -> Iterator[Any]:
             stack is its attribute `stack` or, without one, the module itself. A class is instantiated.
 
     Raises:
-        SubjectError: it is missing, raises on import, or offers no capability.
+        SubjectError: it is missing, raises on import, offers no capability, or misspells `own_randomness`.
     """
     if spec == "port":
         yield PortStack(SMALL_ARCHITECTURES, {"kernels=fast": FastPortStack(SMALL_ARCHITECTURES)})
@@ -120,6 +121,7 @@ def _usable(found: Any, spec: str, namespace: Namespace) -> GuardedSubject:
             f"subject {spec} offers none of the capabilities {', '.join(CAPABILITIES)}; define at least one as a "
             "function (`python -m parity explain capabilities` gives their contracts)"
         )
+    own_randomness(stack)  # a misspelt declaration would leave draws compared bit for bit
     return stack
 
 

@@ -7,10 +7,17 @@ from typing import Any
 
 from torch import Tensor
 
+from parity.permutation import Feature
 from parity.results import Comparison, Finding
 from parity.seeding import seeded
 
-__all__ = ["attribute_batch_masks", "attribute_counts", "attribute_masks"]
+__all__ = [
+    "attribute_batch_masks",
+    "attribute_cap",
+    "attribute_counts",
+    "attribute_mask_statistics",
+    "attribute_masks",
+]
 
 _FIX = "migration 0003 (block masks over all global crops): python -m parity explain 0003"
 _SCATTERED = 3.0
@@ -148,6 +155,59 @@ def attribute_cap(side: int, reference: Tensor | None, subject: Tensor | None) -
         _FIX,
         "dinov2/train/train.py:167-173",
     )
+
+
+_COUNTED = ("patches per masked crop", "spread of the patches", "fewest patches", "most patches")
+
+
+def attribute_mask_statistics(features: Sequence[Feature], capped: Sequence[Feature]) -> Iterator[Finding]:
+    """Explain batches of masks whose distribution differs, the cause of the rest first.
+
+    Args:
+        features: of `parity.mask_statistics.batch_features`; those that passed are not told.
+        capped: the same of batches on a small odd grid, where the cap on a block tells; told where no other differs.
+    """
+    parted: dict[str, Feature] = {}
+    for feature in features:
+        if not feature.passed:
+            parted.setdefault(feature.name, feature)
+    small = [feature for feature in capped if not feature.passed]
+    if small and not parted:
+        yield Finding(
+            "0003",
+            f"masks differ on an odd grid of 3 x 3 patches alone: {_told(small)}; official caps each block at half "
+            "the grid, floored from left to right (Q3)",
+            _FIX,
+            "dinov2/train/train.py:167-173",
+        )
+    if "share of crops that are masked" in parted:
+        found = parted["share of crops that are masked"]
+        yield Finding(
+            "0003",
+            f"{found.subject:.0%} of the global crops are masked, official masks {found.reference:.0%}",
+            _FIX,
+            "dinov2/data/collate.py:22",
+        )
+    elif "blocks" in parted and parted["blocks"].subject > _SCATTERED * max(parted["blocks"].reference, 1.0):
+        found = parted["blocks"]
+        yield Finding(
+            "0003",
+            f"masks are scattered tokens, not blocks: {found.subject:.1f} connected components per mask, official "
+            f"{found.reference:.1f}",
+            _FIX,
+            "dinov2/data/masking.py:49-86",
+        )
+    elif any(name in parted for name in _COUNTED):
+        told = _told([parted[name] for name in _COUNTED if name in parted])
+        yield Finding("0003", f"the numbers of masked patches differ: {told}", _FIX, "dinov2/data/collate.py:20-32")
+    elif parted:
+        yield Finding(
+            "0003", f"masks look otherwise: {_told(list(parted.values()))}", _FIX, "dinov2/data/masking.py:49-86"
+        )
+
+
+def _told(features: Sequence[Feature]) -> str:
+    return ", ".join(f"{f.name} {f.subject:.3g} (official {f.reference:.3g})" for f in features)
 
 
 def _span(counts: Sequence[int]) -> str:

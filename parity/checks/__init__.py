@@ -19,6 +19,8 @@ from parity.checks import (
     prototype,
     resume,
     schedules,
+    statistical_augment,
+    statistical_masks,
     trajectory,
     weights,
 )
@@ -29,8 +31,10 @@ __all__ = ["CHECKS", "FAMILIES", "Check", "Context", "NotRunError", "run_check"]
 CHECKS: tuple[Check, ...] = (
     *files.CHECKS,
     *masks.CHECKS,
+    *statistical_masks.CHECKS,
     *collate.CHECKS,
     *augment.CHECKS,
+    *statistical_augment.CHECKS,
     *data_order.CHECKS,
     *losses.CHECKS,
     *prototype.CHECKS,

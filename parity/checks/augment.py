@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from omegaconf import DictConfig
+from PIL import Image
 from torch import Tensor
 
 from parity.adapters.transform_steps import STEPS
@@ -82,7 +83,9 @@ def explainable(context: Context) -> bool:
 def _one_image(
     context: Context, photograph: Photograph, config: DictConfig, seed: int, prefix: str = ""
 ) -> Iterator[Comparison]:
-    reference, subject = (augmented(stack, photograph, config, seed) for stack in (context.reference, context.subject))
+    reference, subject = (
+        augmented(stack, photograph.image, config, seed) for stack in (context.reference, context.subject)
+    )
     name = f"{prefix}image {photograph.name}"
     for key in _CROPS:
         yield from _tensors(f"{name}/{key}", reference[key], subject.get(key))
@@ -91,14 +94,14 @@ def _one_image(
             yield from _tensors(f"{name}/{key}", reference[key], subject[key])
 
 
-def augmented(stack: Any, photograph: Photograph, config: DictConfig, seed: int) -> Mapping[str, Any]:
+def augmented(stack: Any, image: Image.Image, config: DictConfig, seed: int) -> Mapping[str, Any]:
     """Return a stack's crops of an image, with every global generator seeded before.
 
     Raises:
         SubjectError: the stack returned no mapping.
     """
     seeded(seed)
-    crops = stack.augment(photograph.image.copy(), config, seed)
+    crops = stack.augment(image.copy(), config, seed)
     if not isinstance(crops, Mapping):
         raise SubjectError(
             f"augment returned {type(crops).__name__}, expected a mapping with official's keys {', '.join(_CROPS)}"
@@ -199,6 +202,7 @@ CHECKS = (
         (_AUGMENTATIONS, _TRANSFORMS, "dinov2/train/train.py:175-181"),
         ("augment",),
         _crops,
+        draws=("augment",),
     ),
     Check(
         "augment.steps",
@@ -207,6 +211,7 @@ CHECKS = (
         (_AUGMENTATIONS, _TRANSFORMS),
         ("augment_steps",),
         _steps,
+        draws=("augment_steps",),
     ),
     Check(
         "augment.evaluation",

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from parity.errors import NoVerdictError, SubjectError
 from parity.judge import Failed
+from parity.own_randomness import why_not_compared
 from parity.ranks import Ranks
 from parity.recipes import FEATURES, Recipe
 from parity.results import CheckResult, Comparison, Exhibit, Finding, ReferenceInfo
@@ -106,6 +107,9 @@ class Check:
         needs: capabilities that the subject must offer.
         run: the check itself.
         recipes: `none`, `main` (the three recipes), `all` (their variants too).
+        draws: capabilities whose random draws it compares bit for bit; not run where one is the subject's own, see
+            `parity.own_randomness`.
+        either: capabilities of which the subject must offer at least one.
     """
 
     id: str
@@ -115,6 +119,8 @@ class Check:
     needs: tuple[str, ...]
     run: Callable[[Context], Iterator[Observation]]
     recipes: Literal["none", "main", "all"] = "none"
+    draws: tuple[str, ...] = ()
+    either: tuple[str, ...] = ()
 
     @property
     def family(self) -> str:
@@ -134,12 +140,12 @@ def run_check(check: Check, context: Context) -> CheckResult:
         official=check.official,
     )
     start = time.perf_counter()
-    lacking = [name for name in check.needs if capability(context.subject, name) is None]
-    if lacking:
-        result.status = "not_run"
-        result.reason = _why_lacking(context.subject, lacking)
+    reason = _why_lacking(context.subject, check)
+    if reason:
+        result.status, result.reason = "not_run", reason
         return result
     try:
+        _require_comparable(context.subject, check)
         for observation in check.run(context):
             _gather(result, observation, context.waivers)
         result.status = "diverged" if result.diverged else "waived" if result.waived else "passed"
@@ -186,10 +192,27 @@ def _gather(result: CheckResult, observation: Observation, waivers: Waivers) -> 
         result.exhibits.append(observation)
 
 
-def _why_lacking(subject: object, lacking: list[str]) -> str:
+def _require_comparable(subject: object, check: Check) -> None:
+    """Raise unless every draw that a check compares bit for bit comes from the stream that official draws from.
+
+    Raises:
+        NotRunError: the subject says that one does not.
+        SubjectError: what it says cannot be understood.
+    """
+    reason = why_not_compared(subject, check.draws)
+    if reason:
+        raise NotRunError(reason)
+
+
+def _why_lacking(subject: object, check: Check) -> str:
+    """Return which capabilities the subject lacks for a check, and why; empty where it offers them."""
+    lacking = [name for name in check.needs if capability(subject, name) is None]
+    joined = ", ".join(lacking)
+    if not lacking and all(capability(subject, name) is None for name in check.either):
+        lacking, joined = list(check.either), " or ".join(check.either)
     reasons = getattr(subject, "not_offered", {})
     known = [f"{name}: {reasons[name]}" for name in lacking if name in reasons]
-    return "; ".join(known) or f"{stack_name(subject)} does not offer {', '.join(lacking)}"
+    return "; ".join(known) or (f"{stack_name(subject)} does not offer {joined}" if lacking else "")
 
 
 def describe_error(error: BaseException, owner: str) -> str:

@@ -15,7 +15,7 @@ from parity.compare import exact, exact_mapping
 from parity.results import Exhibit, Finding
 from parity.seeding import seeded
 
-__all__ = ["CHECKS"]
+__all__ = ["CHECKS", "explain_views"]
 
 _COLLATE = ("dinov2/data/collate.py:10-49", "dinov2/train/train.py:167-192")
 
@@ -51,6 +51,17 @@ def _fields(context: Context) -> Iterator[Observation]:
 
 def _explain(count: int, reference: Mapping[str, Any], subject: Mapping[str, Any]) -> Iterator[Observation]:
     """Views per image, masked rows, and the two batches of masks side by side."""
+    yield from explain_views(count, reference, subject)
+    masks = [_mask_rows(batch) for batch in (reference, subject)]
+    if masks[0] is None or masks[1] is None:
+        return
+    yield from attribute_batch_masks(*(m.sum(-1).tolist() for m in masks if m is not None))
+    yield from _weights(reference, subject)
+    yield _picture(masks[0], masks[1])
+
+
+def explain_views(count: int, reference: Mapping[str, Any], subject: Mapping[str, Any]) -> Iterator[Finding]:
+    """Explain a batch of `count` images that holds more global crops than official's."""
     rows = [len(batch.get("collated_global_crops", ())) for batch in (reference, subject)]
     if rows[1] > rows[0]:
         yield Finding(
@@ -60,12 +71,6 @@ def _explain(count: int, reference: Mapping[str, Any], subject: Mapping[str, Any
             "migration 0002 (remove the third global view): python -m parity explain 0002",
             "dinov2/data/augmentations.py:96-118",
         )
-    masks = [_mask_rows(batch) for batch in (reference, subject)]
-    if masks[0] is None or masks[1] is None:
-        return
-    yield from attribute_batch_masks(*(m.sum(-1).tolist() for m in masks if m is not None))
-    yield from _weights(reference, subject)
-    yield _picture(masks[0], masks[1])
 
 
 def _weights(reference: Mapping[str, Any], subject: Mapping[str, Any]) -> Iterator[Observation]:
@@ -127,6 +132,7 @@ CHECKS = (
         ("collate",),
         _fields,
         recipes="all",
+        draws=("collate",),
     ),
     Check(
         "collate.cap",
@@ -136,5 +142,6 @@ CHECKS = (
         ("collate",),
         _scalars,
         recipes="main",
+        draws=("collate",),
     ),
 )

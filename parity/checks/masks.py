@@ -161,6 +161,7 @@ CHECKS = (
         _MASKING,
         ("make_mask",),
         _bitwise,
+        draws=("make_mask",),
     ),
     Check(
         "masks.distribution",
@@ -169,6 +170,7 @@ CHECKS = (
         _MASKING,
         ("make_mask",),
         _distribution,
+        draws=("make_mask",),
     ),
     Check(
         "masks.counts",
@@ -177,5 +179,6 @@ CHECKS = (
         ("dinov2/data/collate.py:20-32",),
         ("mask_counts",),
         _counts,
+        draws=("mask_counts",),
     ),
 )

@@ -12,6 +12,7 @@ from parity.draft.helpers import helpers_of, quoted
 from parity.draft.recognise import Candidate
 from parity.draft.source import Unreadable
 from parity.draft.wiring import Found, Gap, Wired, place
+from parity.own_randomness import JUDGED_BY
 from parity.stack import CAPABILITIES
 
 __all__ = ["MARK", "parameters_of", "render"]
@@ -163,10 +164,20 @@ def _facts(found: Found, top: Path, answers: Mapping[str, Wired | Gap]) -> str:
         [
             f"name = {quoted(top.name)}",
             "claims_bitwise = False  # True where official's operations in official's order are claimed: equal bits",
+            *_own_randomness(answers),
             *_features(found),
             *(["not_offered = {", *reasons, "}"] if reasons else []),
         ]
     )
+
+
+def _own_randomness(answers: Mapping[str, Wired | Gap]) -> Iterator[str]:
+    """How to declare draws that no seed aligns with official's; a source does not tell which generator it ends at."""
+    drawn = ", ".join(quoted(name) for name in JUDGED_BY if name in answers)
+    if drawn:
+        yield f"# Of {drawn}, name those that draw from generators of"
+        yield "# their own, or in another order than official's: judged by their distribution, not bit for bit."
+        yield "own_randomness = ()"
 
 
 def _findings(found: Found, unreadable: Sequence[Unreadable], adapters: Sequence[str]) -> Iterator[str]:

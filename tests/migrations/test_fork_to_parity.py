@@ -45,6 +45,7 @@ DIVERGED: Mapping[str, Mapping[str, str]] = {
     START: {
         "masks.bitwise": "0003",
         "masks.distribution": "0003",
+        "masks.statistical": "0003",
         **_MASKED_ROWS,
         **_LOSSES,
         **_SCHEDULE,
@@ -55,6 +56,7 @@ DIVERGED: Mapping[str, Mapping[str, str]] = {
     "0006": {
         "masks.bitwise": "0003",
         "masks.distribution": "0003",
+        "masks.statistical": "0003",
         **_MASKED_ROWS,
         **_LOSSES,
         **_SCHEDULE,
@@ -62,7 +64,14 @@ DIVERGED: Mapping[str, Mapping[str, str]] = {
         "gradients.step[default]": "0001",
     },
     # Each mask is official's now, but they are still drawn for the third view, not for all global crops.
-    "0003": {**_MASKED_ROWS, **_LOSSES, **_SCHEDULE, **_GROUPS, "gradients.step[default]": "0001"},
+    "0003": {
+        "masks.statistical": "0003",
+        **_MASKED_ROWS,
+        **_LOSSES,
+        **_SCHEDULE,
+        **_GROUPS,
+        "gradients.step[default]": "0001",
+    },
     # The step passes the right images; what is left in it is the iBOT loss (0005) and the rates (0007).
     "0001": {"collate.batch[default]": "0002", **_LOSSES, **_SCHEDULE, **_GROUPS, "gradients.step[default]": ""},
     "0004": {

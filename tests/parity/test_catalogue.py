@@ -10,7 +10,10 @@ import pytest
 
 from parity.arguments import FAMILIES
 from parity.catalogue import contents, entries, explain
+from parity.checks.statistical import ALPHA
 from parity.errors import UsageError
+from parity.own_randomness import JUDGED_BY
+from parity.permutation import POWER
 from parity.stack import CAPABILITIES
 
 DIFFERENCES = tuple(f"000{n}" for n in range(1, 8))
@@ -33,7 +36,20 @@ def planned(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [*DIFFERENCES, *FAMILIES, "T0", "T1", "T2", "substitutes", "document", "reference", "reports", "diff", *QUIRKS],
+    [
+        *DIFFERENCES,
+        *FAMILIES,
+        "T0",
+        "T1",
+        "T2",
+        "T4",
+        "substitutes",
+        "document",
+        "reference",
+        "reports",
+        "diff",
+        *QUIRKS,
+    ],
 )
 def test_every_id_has_a_text(name: str) -> None:
     """Differences, families, tiers, substitutes, causes and the quirks of these checks are explained."""
@@ -180,3 +196,18 @@ def test_texts_are_read_without_torch() -> None:
     code = "import sys; from parity.catalogue import explain; explain('5'); print({'torch', 'numpy'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "set()"
+
+
+def test_a_check_for_which_one_of_several_capabilities_will_do_says_so() -> None:
+    """Masks come collated or one by one; the alternative is told in one line."""
+    assert "\n- collate or make_mask or mask_counts" in explain("masks.statistical").body
+
+
+def test_the_statistical_tier_tells_its_level_and_the_declaration() -> None:
+    """Alpha, the power and how a stack declares its own generators, as the code has them."""
+    body = " ".join(explain("T4").body.split())
+    assert f"false alarm is {ALPHA:g} per run" in body
+    assert f"found with {100 * POWER:.0f} %" in body
+    assert "own_randomness" in body
+    assert "own_randomness" in explain("capabilities").body
+    assert all(name in explain("capabilities").body for name in JUDGED_BY)

@@ -185,3 +185,26 @@ def test_an_exit_after_some_comparisons_keeps_what_they_showed(yielded: tuple[Ob
     result = _run(run)
     assert result.status == status
     assert result.reason.startswith("fork: SystemExit: 0 at ")
+
+
+def _one_of(*either: str, subject: Any) -> CheckResult:
+    return run_check(Check("masks.x", "L1", "x", (), (), _yielding(EQUAL), either=either), _context(subject))
+
+
+def test_one_of_several_capabilities_will_do() -> None:
+    """Whichever is offered; with none the reason names all, or why the stack has none of them."""
+    assert _one_of("collate", "koleo_loss", subject=SimpleNamespace(koleo_loss=len)).status == "passed"
+    lacking = _one_of("collate", "make_mask", subject=SimpleNamespace(name="fork", koleo_loss=len))
+    assert (lacking.status, lacking.reason) == ("not_run", "fork does not offer collate or make_mask")
+    told = _one_of("collate", "make_mask", subject=SimpleNamespace(not_offered={"make_mask": "no masks here"}))
+    assert (told.status, told.reason) == ("not_run", "make_mask: no masks here")
+
+
+def test_draws_of_the_subject_s_own_are_not_compared() -> None:
+    """The check that compares them is not called; one that compares other draws is."""
+    subject = SimpleNamespace(name="fork", make_mask=len, own_randomness=("make_mask",))
+    own = run_check(Check("masks.x", "L1", "x", (), ("make_mask",), _never, draws=("make_mask",)), _context(subject))
+    assert own.status == "not_run"
+    assert own.reason.endswith("masks.statistical judges the distribution")
+    other = Check("augment.x", "L1", "x", (), ("make_mask",), _yielding(EQUAL), draws=("augment",))
+    assert run_check(other, _context(subject)).status == "passed"

@@ -7,7 +7,9 @@ import pytest
 from draft_forks import SINGLE
 
 from parity.cli import main
+from parity.own_randomness import own_randomness
 from parity.stack import CAPABILITIES
+from parity.subjects import open_subject
 
 
 @pytest.fixture
@@ -37,6 +39,20 @@ def test_a_draft_is_written_and_told(fork: Path, tmp_path: Path, capsys: pytest.
     assert f"{len(CAPABILITIES) - 5} left to do (" in out
     assert out.endswith(f"next: python -m parity run --subject {output}\n")
     assert "TODO[parity adapter]: collate" in output.read_text()
+
+
+def test_a_draft_shows_how_to_declare_its_own_generators(fork: Path, tmp_path: Path) -> None:
+    """Empty until a person fills it in, with the names that it may hold; the draft is a subject with and without."""
+    output = tmp_path / "adapter.py"
+    assert main(["adapter", str(fork), "--output", str(output)]) == 0
+    text = output.read_text()
+    assert "\nown_randomness = ()\n" in text
+    assert "# Of 'make_mask', 'mask_counts', 'collate'" in text.replace('"', "'")
+    with open_subject(str(output)) as stack:
+        assert own_randomness(stack) == ()
+    output.write_text(text.replace("own_randomness = ()", 'own_randomness = ("make_mask",)'))
+    with open_subject(str(output)) as stack:
+        assert own_randomness(stack) == ("make_mask",)
 
 
 def test_an_existing_file_is_kept(fork: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from parity.mask_statistics import FEATURES, components, mask_features
+from parity.mask_statistics import FEATURES, PLACES, batch_features, components, mask_features
 
 
 def drawn(*rows: str) -> np.ndarray:
@@ -99,3 +99,71 @@ def test_empty_masks_have_neutral_features() -> None:
         "row": 0.5,
         "column": 0.5,
     }
+
+
+EMPTY = drawn("....", "....", "....", "....")
+
+
+def test_features_of_a_batch_drawn_by_hand() -> None:
+    """Four crops on a 4 x 4 grid: a 2 x 2 block at the top left, nothing, nothing, a 1 x 3 row and a patch apart."""
+    block = drawn("##..", "##..", "....", "....")
+    pieces = drawn("....", ".###", "....", "#...")
+    found = batch_features(np.stack([block, EMPTY, EMPTY, pieces]))
+    expected = {
+        "share of crops that are masked": 2 / 4,
+        "patches per masked crop": 4,
+        "spread of the patches": 0,
+        "fewest patches": 4,
+        "most patches": 4,
+        PLACES[0]: 1.5 / 3,  # rows 0 and 3 of 0 to 3
+        "row": (0 + 0 + 1 + 1 + 1 + 1 + 1 + 3) / 8 / 3,
+        "column": (0 + 1 + 0 + 1 + 1 + 2 + 3 + 0) / 8 / 3,
+        "masked patches at the border": (3 + 2) / 8,  # all but (1, 1) of the block, and (1, 3) and (3, 0)
+        # The block's four pairs and the row's two are seen from both ends, 12 times. Patches at a corner have 2
+        # neighbours, at a side 3, inside 4: the block's 2 + 3 + 3 + 4, the pieces' 4 + 4 + 3 and 2.
+        "masked neighbours": 12 / (12 + 13),
+        "blocks": 3 / 2,
+        "block size": 8 / 3,
+        "stretch": (0 + math.log(3) + 0) / 3,
+    }
+    assert math.isnan(found[PLACES[1]])  # equal counts have no order
+    assert {name: value for name, value in found.items() if name != PLACES[1]} == pytest.approx(expected)
+
+
+def test_blocks_do_not_reach_into_the_next_mask() -> None:
+    """The same patch masked in two crops is two blocks of one."""
+    patch = drawn("#...", "....", "....", "....")
+    found = batch_features(np.stack([patch, patch]))
+    assert (found["blocks"], found["block size"], found["masked neighbours"]) == (1, 1, 0)
+
+
+def test_counts_of_a_batch_by_hand() -> None:
+    """One, two and three patches, in this order after two crops without: mean 2, spread 1, rows 2 to 4 of 0 to 4."""
+    masks = [drawn("#...", "....", "....", "...."), drawn("##..", "....", "....", "....")]
+    masks.append(drawn("###.", "....", "....", "...."))
+    found = batch_features(np.stack([EMPTY, EMPTY, *masks]))
+    names = ("patches per masked crop", "spread of the patches", "fewest patches", "most patches", *PLACES)
+    assert [found[name] for name in names] == pytest.approx([2, 1, 1, 3, 3 / 4, 1])
+    assert batch_features(np.stack(masks[::-1]))[PLACES[1]] == pytest.approx(-1)
+
+
+def test_a_batch_without_masks_lacks_all_but_its_share() -> None:
+    """Nothing masked: a share of 0, NaN for the rest, no warning; one masked crop has no spread."""
+    found = dict(batch_features(np.stack([EMPTY, EMPTY])))
+    assert found.pop("share of crops that are masked") == 0
+    assert all(math.isnan(value) for value in found.values())
+    one = batch_features(np.stack([EMPTY, ~EMPTY]))
+    assert math.isnan(one["spread of the patches"])
+    assert (one["blocks"], one["most patches"], one["masked neighbours"]) == (1, 16, 1)
+
+
+def test_a_batch_has_the_same_features_whatever_it_holds() -> None:
+    """So that a batch without masks lines up with the others."""
+    assert list(batch_features(np.stack([EMPTY]))) == list(batch_features(np.stack([~EMPTY])))
+
+
+def test_a_single_patch_grid_has_no_neighbours() -> None:
+    """1 x 1: positions are 0, and there is nobody to be masked together with."""
+    found = batch_features(np.ones((2, 1, 1), dtype=bool))
+    assert (found["row"], found["column"], found["blocks"]) == (0, 0, 1)
+    assert math.isnan(found["masked neighbours"])

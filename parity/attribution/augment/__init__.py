@@ -13,11 +13,12 @@ from parity.attribution.augment.differences import differences, normalisation_di
 from parity.attribution.augment.probes import measure, measure_normalisation
 from parity.attribution.augment.replay import Case, explain
 from parity.attribution.augment.steps import attribute_decoding, attribute_steps
+from parity.permutation import Feature
 from parity.photographs import Photograph
 from parity.results import Finding
 from parity.seeding import seeded
 
-__all__ = ["attribute_crops", "attribute_decoding", "attribute_steps"]
+__all__ = ["attribute_crops", "attribute_decoding", "attribute_draws", "attribute_steps"]
 
 _FILE = "dinov2/data/augmentations.py"
 _DIVERGING, _EQUAL = 8, 3  # images that are replayed
@@ -63,6 +64,30 @@ def attribute_crops(
             "draw from torch's generator in official's order: crop, flip, jitter, grayscale, blur, solarize",
             f"{_FILE}:96-118",
         )
+
+
+def attribute_draws(
+    reference: Any, subject: Any, config: DictConfig, parted: Mapping[str, Sequence[Feature]]
+) -> Iterator[Finding]:
+    """Explain crops whose distribution differs, by measuring both sides on charts; else by naming what differs.
+
+    Args:
+        reference: the official stack.
+        subject: the stack under test.
+        config: whose scales of crops are measured.
+        parted: by view, the features that differ.
+    """
+    normal, mine = (measure_normalisation(stack, config) for stack in (reference, subject))
+    found = list(normalisation_differs(normal, mine))
+    found += differences(measure(reference, config), measure(subject, config))
+    yield from found
+    if not found:
+        told = "; ".join(
+            f"{view}: " + ", ".join(f"{f.name} {f.subject:.3g} (official {f.reference:.3g})" for f in features)
+            for view, features in parted.items()
+            if features
+        )
+        yield Finding("", f"crops look otherwise: {told}", "compare these transforms", f"{_FILE}:44-94")
 
 
 def _next_step(identity: str) -> str:

@@ -30,7 +30,7 @@ from parity.attribution.augment.charts import (
     flat,
 )
 
-__all__ = ["Measured", "measure", "measure_normalisation"]
+__all__ = ["Measured", "measure", "measure_normalisation", "squares_seen"]
 
 _COLOUR = (150, 90, 45)  # stays within 0 and 255 under official's jitter
 _MANY, _SOME = 100, 60  # seeds under which a chart is shown, for shares and for ranges
@@ -165,7 +165,7 @@ def _geometry(crops: Mapping[str, list[Levels]], measured: Measured) -> None:
         for crop in (c for view in views for c in crops[view]):
             grey = crop.mean(0)
             row, column = grey[int(grey.std(1).argmax())], grey[:, int(grey.std(0).argmax())]
-            width, height = _squares_seen(row), _squares_seen(column)
+            width, height = squares_seen(row), squares_seen(column)
             if width and height:
                 areas.append(min(width * height, 1.0))
                 aspects.append(width / height)
@@ -176,16 +176,21 @@ def _geometry(crops: Mapping[str, list[Levels]], measured: Measured) -> None:
     measured.overshoot = float(np.percentile(overshoots, 75)) if overshoots else 0.0
 
 
-def _squares_seen(line: Levels) -> float:
-    """Return the share of the chart's side that a line shows, from the distance of its edges; 0 where it has none."""
+def squares_seen(line: Levels, squares: int = SQUARES) -> float:
+    """Return the share of a chess board's side that a line shows, from the distance of its edges; 0 where it has none.
+
+    Args:
+        line: levels along a row or column of a crop (W,).
+        squares: along the side of the board.
+    """
     if np.ptp(line) < _READABLE:
         return 0.0
     above = line - (line.max() + line.min()) / 2
-    places = np.flatnonzero(np.diff(np.sign(above)) != 0)
+    places = np.flatnonzero(np.diff(above >= 0))  # a pixel right in the middle is one edge, not two
     if len(places) < 3:
         return 0.0
     exact = places + above[places] / (above[places] - above[places + 1])
-    return float(len(line) / ((exact[-1] - exact[0]) / (len(exact) - 1)) / SQUARES)
+    return float(len(line) / ((exact[-1] - exact[0]) / (len(exact) - 1)) / squares)
 
 
 def _overshoot(line: Levels) -> float:

@@ -59,7 +59,7 @@ def test_copies_of_official_s_transforms_give_official_s_crops(official_stack: O
     config = small_config()
     found = []
     for seed, photograph in zip(range(3), photographs(3), strict=True):
-        crops = augmented(official_stack, photograph, config, seed)
+        crops = augmented(official_stack, photograph.image, config, seed)
         found.append(Case(photograph.image, seed, (*crops["global_crops"], *crops["local_crops"])))
     assert explain(official_stack.augmentation(config), found, None) == ()
 
