@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -87,17 +87,14 @@ class _Follower:
         end = AGREES if not names else ""
         self._replay_draws(names)
         while not end:
-            names = (
-                differing(self._side, self._theirs, self._failed.names, self._first)
-                if self._rules or self._taped
-                else names
-            )
+            if self._side is not self._first:
+                names = differing(self._side, self._theirs, self._failed.names, self._first)
             if not names:
                 end = AGREES
                 break
             yours = begins(self._side, self._theirs, names)
             official = begins(self._theirs, self._side, names)
-            known = next((s for s in steps if yours and s.rule is not None and _follows(yours[0], s)), None)
+            known = next((step for step in steps if _follows(yours, official, step)), None)
             if known is None and (yours or official):
                 if len(steps) == max(faults, 1):
                     end = BOUND
@@ -106,7 +103,7 @@ class _Follower:
             if not yours or not faults:
                 end = STOPPED
                 break
-            end = self._force(steps[-1] if known is None else known, yours, official, names)
+            end = self._force(steps[-1] if known is None else known, yours[0], official)
         return Course(steps, end, self._draws, self._taped)
 
     def _replay_draws(self, names: Sequence[str]) -> None:
@@ -119,28 +116,27 @@ class _Follower:
         if {kind(op) for op in draws.yours} & {kind(op) for op in draws.official}:
             self._taped = True
             side, _ = self._run([])
-            self._taped = self._better(side, ())
+            self._taped = self._agrees(side) or self._better(side, (), None)
             self._side = side if self._taped else self._side
         if not self._taped and not any(draws.unmatched()):
             self._draws = None
 
-    def _force(
-        self, step: Step, yours: Sequence[Operation], official: Sequence[Operation], names: Sequence[str]
-    ) -> str:
-        """Put official's value in at the first of `yours`; return why that cannot go on, or nothing."""
+    def _force(self, step: Step, first: Operation, official: Sequence[Operation]) -> str:
+        """Put official's value in at an operation; return why that cannot go on, or nothing."""
         end = NO_VALUE
-        for rule in self._candidates(yours[0], official):
+        for rule in self._candidates(first, official):
             if self._runs >= _MOST_RUNS:
                 return BOUND
             side, forced = self._run([*self._rules, rule])
             end = NO_RETURN
             if rule not in forced.values():
                 continue
-            if self._better(side, forced) or _certain(yours[0], rule):
+            # That something is left out would seem to help in many places: it is believed where it explains all.
+            if self._agrees(side) or (rule.pool and (self._better(side, forced, rule.op) or _certain(first, rule))):
                 self._rules.append(rule)
                 self._side = side
                 step.rule = step.rule or rule
-                lines = [self._side.operations[i].place for i, r in forced.items() if r is rule]
+                lines = [side.operations[i].place for i, r in forced.items() if r is rule]
                 step.places += [line for line in dict.fromkeys(lines) if line and line not in step.places]
                 return ""
         return end
@@ -155,42 +151,47 @@ class _Follower:
         forcer = Forcer(rules, self._theirs, self._values, tape)
         return watched(self._failed, self._failed.subject, forcer), forcer.forced
 
-    def _better(self, side: Side, forced: Collection[int]) -> bool:
-        """Whether what follows leads back to official's numbers: more operations do than leave them."""
-        if not differing(side, self._theirs, self._failed.names, self._first):
-            return True
-        before, after = unknown(self._side, self._theirs), unknown(side, self._theirs)
+    def _agrees(self, side: Side) -> bool:
+        return not differing(side, self._theirs, self._failed.names, self._first)
+
+    def _better(self, side: Side, forced: Collection[int], after: Operation | None) -> bool:
+        """Whether what follows an operation leads back to official's numbers, and no less does elsewhere.
+
+        Args:
+            side: with a value put in.
+            forced: indices of the operations whose results were put in.
+            after: the operation; None to count what follows from any.
+        """
+        old, new = unknown(self._side, self._theirs), unknown(side, self._theirs)
+        following = range(len(old)) if after is None else {op.index for op in self._consequences(after)}
         put = {item.vector() for i in forced for item in side.operations[i].outputs}
-        gained = 0
-        for old, new, op, was in zip(before, after, side.operations, self._side.operations, strict=False):
-            moved = old != new and op.name == was.name and op.index not in forced
+        gained = lost = 0
+        for i, (op, was) in enumerate(zip(side.operations, self._side.operations, strict=False)):
+            if old[i] == new[i] or op.name != was.name or i in forced:
+                continue
             # A view of what was put in is no result of its own.
-            if moved and not all(item.vector() in put for item in op.outputs):
-                gained += 1 if old else -1
-        return gained > 0
+            gained += old[i] and i in following and not all(item.vector() in put for item in op.outputs)
+            lost += new[i]
+        return gained > lost
 
     def _candidates(self, first: Operation, official: Sequence[Operation]) -> Iterator[Rule]:
         """Yield what may stand in the place of `first` if official's, likeliest first."""
-        lacking = [
-            op for op, lacks in zip(self._theirs.operations, unknown(self._theirs, self._side), strict=True) if lacks
-        ]
-        tried: set[int] = set()
-        alike = [op for op in lacking if op.name == first.name and _stands_for(first, op)]
-        others = [op for op in official if op.name != first.name and _stands_for(first, op)]
-        for pool in (alike, others):
-            if pool:
-                best = max(pool, key=lambda op: (shared(first, op), -op.index))
-                tried.add(best.index)
-                yield self._rule(first, best)
-        if is_draw(first):
+        lacks = unknown(self._theirs, self._side)
+        lacking = [op for op in self._theirs.operations if lacks[op.index]]
+        # Of one name: where an operation before it is left out, official's reads another content.
+        alike = _best(first, [op for op in lacking if op.name == first.name])
+        other = _best(first, [op for op in official if op.name != first.name and shared(first, op)])
+        for found in (alike, other):
+            if found is not None:
+                yield self._rule(first, found)
+        if is_draw(first) or not official:
             return
         if any(item.numel == first.outputs[0].numel and self._theirs.contents.has(item) for item in first.inputs):
             yield Rule(first, frozenset(), ())
         for later in self._consequences(first):
-            pool = [op for op in lacking if op.name == later.name and _stands_for(later, op) and op.index not in tried]
-            if pool:
-                best = max(pool, key=lambda op, later=later: (shared(later, op), -op.index))  # type: ignore[misc]
-                yield Rule(later, frozenset(), self._pool(best), anyway=True)
+            found = _best(later, [op for op in lacking if op.name == later.name and shared(later, op)])
+            if found is not None:
+                yield Rule(later, frozenset(), self._pool(found), anyway=True)
                 return
 
     def _rule(self, first: Operation, official: Operation) -> Rule:
@@ -227,23 +228,28 @@ class _Follower:
                 yield op
 
 
-def _stands_for(mine: Operation, theirs: Operation) -> bool:
-    """Whether official's operation may be what another should have been: of one shape, and with an input in common."""
-    if mine.backward != theirs.backward or not fits(mine, theirs):
-        return False
-    if is_draw(mine):
-        return is_draw(theirs) and mine.name == theirs.name
-    return shared(mine, theirs) > 0
+def _best(mine: Operation, pool: Iterable[Operation]) -> Operation | None:
+    """Return official's operation that another should have been, by what both read; None where none fits."""
+    fitting = [op for op in pool if op.backward == mine.backward and fits(mine, op)]
+    return max(fitting, key=lambda op: (shared(mine, op), -op.index), default=None)
 
 
 def _certain(first: Operation, rule: Rule) -> bool:
     """Whether the two are the same operation of the same contents: then the next may be a fault as well."""
-    return any(
-        op.name == first.name and 0 < len(first.inputs) == len(op.inputs) == shared(first, op) for op in rule.pool
-    )
+    n = len(first.inputs)
+    return any(op.name == first.name and 0 < n == len(op.inputs) <= shared(first, op) for op in rule.pool)
 
 
-def _follows(op: Operation, step: Step) -> bool:
-    """Whether an operation belongs to a known fault: on its line, or in the backward pass of its line."""
+def _follows(yours: Sequence[Operation], official: Sequence[Operation], step: Step) -> bool:
+    """Whether a difference belongs to a fault in whose place official's value was put.
+
+    It does on the fault's line: the same operation again, the backward pass of the line, or what was left out there and
+    is done later. So it does where official still has what stands in the fault's place and the subject has nothing.
+    """
+    if step.rule is None:
+        return False
     first = step.yours[0]
-    return op.place in {first.place, *step.places} and (op.name == first.name or op.backward)
+    if yours and yours[0].place in {first.place, *step.places}:
+        return yours[0].name == first.name or yours[0].backward or not step.rule.pool
+    lacking = bool(official) and (not yours or yours[0].backward)
+    return lacking and official[0].place in {op.place for op in (*step.official, *step.rule.pool) if op.place}

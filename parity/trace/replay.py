@@ -85,9 +85,11 @@ class Forcer(Recorder):
         fitting = [op for op in rule.pool if op.backward == done.backward and fits(done, op)]
         if not fitting:
             return None
-        best = max(
-            fitting, key=lambda op: (op.name == done.name, shared(done, op), op.index not in self._taken, -op.index)
-        )
+
+        def rank(op: Operation) -> tuple[float, bool, bool, int]:
+            return shared(done, op), op.name == done.name, op.index not in self._taken, -op.index
+
+        best = max(fitting, key=rank)
         if done.inputs and not rule.anyway and best.name != done.name and not shared(done, best):
             return None
         self._taken.add(best.index)
@@ -105,8 +107,9 @@ def _from_input(done: Operation, read: Sequence[Tensor], made: Sequence[Tensor])
 
 
 def fits(mine: Operation, theirs: Operation) -> bool:
-    """Whether the results of one operation can be put in the place of another's: of one dtype, and of one shape but
-    for axes of length 1; several results only where both operations are of one name.
+    """Whether the results of one operation can be put in the place of another's.
+
+    They must be of one dtype, and of one shape but for axes of length 1; several results of operations of one name.
     """
     if not mine.forms or len(mine.forms) != len(theirs.forms) or (len(mine.forms) > 1 and mine.name != theirs.name):
         return False
@@ -118,9 +121,14 @@ def _long(shape: Sequence[int]) -> list[int]:
     return [n for n in shape if n != 1]
 
 
-def shared(mine: Operation, theirs: Operation) -> int:
-    """Return how many contents that one operation reads the other reads too."""
-    return sum(any(_same(a, b) for b in theirs.inputs) for a in mine.inputs)
+def shared(mine: Operation, theirs: Operation) -> float:
+    """Return how many contents that one operation reads the other reads too; one that says little counts little."""
+    return sum(_weight(a) for a in mine.inputs if any(_same(a, b) for b in theirs.inputs))
+
+
+def _weight(item: Fingerprint) -> float:
+    *_, smallest, largest = item.moments
+    return 1.0 if smallest < largest else 0.01
 
 
 def _same(left: Fingerprint, right: Fingerprint) -> bool:

@@ -22,9 +22,9 @@ _MOST_SCALARS = 4
 _ORDINALS = ("first", "second", "third", "fourth", "fifth")
 _STEP = "compare the two lines; `python -m parity explain operation` says how they were found"
 _ENDS = {
-    NO_VALUE: "whether more differs behind it is not known, as no value of official's has the size and type to stand there",
-    NO_RETURN: "whether more differs behind it is not known, as official's value there does not lead back to its numbers",
-    BOUND: "more may differ behind it: no more than this is looked for",
+    NO_VALUE: "whether more is wrong behind it is not known: no value of official's has its shape and type",
+    NO_RETURN: "whether more is wrong behind it is not known: official's value there does not lead back to its numbers",
+    BOUND: "more may be wrong behind it: no more than this is looked for",
 }
 
 
@@ -58,10 +58,15 @@ def _step(step: Step, number: int, *, taped: bool) -> str:
     theirs = _theirs(step)
     at = f"at {told(mine)}" if mine is not None else ""
     nth = _ORDINALS[min(number, MOST_FAULTS - 1)]
-    put_in = " with official's draws" if taped and not number else " with official's value there" if number else ""
-    if _lacking(step):
-        first = f"{nth}, yours lacks{put_in}" if number else "yours lacks"
-        sentence = f"{first} what official does at {told(theirs)}" + (f", and first differs {at}" if at else "")
+    put_in = f" with official's {'value there' if number else 'draws'}" if number or taped else ""
+    if number and step.rule is None:
+        # Nothing shows that it is a fault of its own.
+        sentence = f"{nth}, perhaps part of the one before,{put_in}, differs {at}" if at else ""
+        sentence = sentence or f"{nth}, perhaps part of the one before, yours lacks{put_in}"
+        sentence += f"; official: {told(theirs)}" if theirs is not None else ""
+    elif _lacking(step):
+        lacks = f"{nth},{put_in}, yours lacks" if number else "yours lacks"
+        sentence = f"{lacks} what official does at {told(theirs)}" + (f", and first differs {at}" if at else "")
     else:
         begins = f"{nth},{put_in}, differs" if number else f"first differs{put_in}"
         sentence = f"{begins} {at}: official has what goes in, but not what comes out{_sizes(mine, theirs)}"
@@ -87,8 +92,11 @@ def _theirs(step: Step) -> Operation | None:
     if _lacking(step):
         return step.official[0]
     mine, rule = step.yours[0] if step.yours else None, step.rule
-    if rule is not None and rule.pool and not rule.anyway and mine is not None:
-        return max(rule.pool, key=lambda op: (op.name == mine.name, shared(mine, op), -op.index))
+    if rule is not None and mine is not None and not rule.anyway:
+        # One that reads what yours has not is only the next that both have: what is before it is told.
+        known = [op for op in rule.pool if op in step.official and op.backward == mine.backward]
+        if known:
+            return max(known, key=lambda op: (shared(mine, op), op.name == mine.name, -op.index))
     return _counterpart(mine, step.official)
 
 
