@@ -21,7 +21,7 @@ MOST_FAULTS = 5
 _MOST_RUNS = 12
 """How often the subject is run again."""
 
-AGREES, STOPPED, NO_VALUE, NO_RETURN, BOUND = "agrees", "stopped", "no value", "no return", "bound"
+AGREES, PARTLY, STOPPED, NO_VALUE, NO_RETURN, BOUND = "agrees", "partly", "stopped", "no value", "no return", "bound"
 
 
 @dataclass
@@ -33,12 +33,15 @@ class Step:
         official: where the reference's do.
         rule: how official's value was put in there; None where it was not, or did not help.
         places: lines on which it was, in order.
+        spent: whether what still differs because of it cannot be put right, as the backward pass of what official does
+            by other operations.
     """
 
     yours: list[Operation]
     official: list[Operation]
     rule: Rule | None = None
     places: list[str] = field(default_factory=list)
+    spent: bool = False
 
 
 @dataclass
@@ -92,18 +95,24 @@ class _Follower:
             if not names:
                 end = AGREES
                 break
-            yours = begins(self._side, self._theirs, names)
             official = begins(self._theirs, self._side, names)
+            yours = begins(self._side, self._theirs, names)
+            yours = [op for op in yours if not any(_follows([op], official, step) for step in steps if step.spent)]
             known = next((step for step in steps if _follows(yours, official, step)), None)
+            if not yours and steps:
+                end = PARTLY
+                break
             if known is None and (yours or official):
                 if len(steps) == max(faults, 1):
-                    end = BOUND
+                    end = BOUND if faults else STOPPED
                     break
                 steps.append(Step(yours, official))
             if not yours or not faults:
                 end = STOPPED
                 break
             end = self._force(steps[-1] if known is None else known, yours[0], official)
+            if end == NO_RETURN and known is not None:
+                known.spent, end = True, ""
         return Course(steps, end, self._draws, self._taped)
 
     def _replay_draws(self, names: Sequence[str]) -> None:
@@ -249,7 +258,9 @@ def _follows(yours: Sequence[Operation], official: Sequence[Operation], step: St
     if step.rule is None:
         return False
     first = step.yours[0]
+    if yours and yours[0].backward and not yours[0].place:  # autograd numbers what is written in place otherwise
+        return True
     if yours and yours[0].place in {first.place, *step.places}:
         return yours[0].name == first.name or yours[0].backward or not step.rule.pool
-    lacking = bool(official) and (not yours or yours[0].backward)
+    lacking = bool(official) and (not yours or (yours[0].backward and not official[0].backward))
     return lacking and official[0].place in {op.place for op in (*step.official, *step.rule.pool) if op.place}

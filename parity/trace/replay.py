@@ -70,8 +70,10 @@ class Forcer(Recorder):
         if draw is not None:
             return [draw]
         has = self._theirs.contents.has
+        # What a wrong choice of rows gives back to them has official's numbers, at other rows.
+        known = self._theirs.arranged.has if done.backward else has
         for rule in self._rules:
-            if not rule.means(done) or all(has(item) for item in done.outputs):
+            if not rule.means(done) or all(known(item) for item in done.outputs):
                 continue
             if not rule.anyway and not all(has(item) for item in done.inputs):
                 continue
@@ -90,6 +92,8 @@ class Forcer(Recorder):
             return shared(done, op), op.name == done.name, op.index not in self._taken, -op.index
 
         best = max(fitting, key=rank)
+        if best.name != done.name and all(self._theirs.contents.has(item) for item in done.outputs):
+            return None
         if done.inputs and not rule.anyway and best.name != done.name and not shared(done, best):
             return None
         self._taken.add(best.index)

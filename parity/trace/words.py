@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from parity.results import Finding
-from parity.trace.course import AGREES, BOUND, MOST_FAULTS, NO_RETURN, NO_VALUE, Course, Step
+from parity.trace.course import AGREES, BOUND, MOST_FAULTS, NO_RETURN, NO_VALUE, PARTLY, Course, Step
 from parity.trace.record import Operation
 from parity.trace.replay import shared
 from parity.trace.tape import Draws, drawn
@@ -44,9 +44,9 @@ def findings_of(prefix: str, course: Course) -> list[Finding]:
     for i, step in enumerate(steps):
         last = i == len(steps) - 1
         text = _step(step, i, taped=course.taped)
-        if last and agrees:
+        if last and course.end in (AGREES, PARTLY):
             values = "values" if i else "value"
-            text += f"; with official's {values} there, all else agrees"
+            text += f"; with official's {values} there, {'all else agrees' if agrees else 'some results still differ'}"
         elif last and step is course.steps[-1] and course.end in _ENDS:
             text += f"; {_ENDS[course.end]}"
         found.append(Finding(OPERATION, f"{prefix} {text}", _STEP, line(_theirs(step))))
