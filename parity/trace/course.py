@@ -89,6 +89,8 @@ class _Follower:
         names = [n for n in self._failed.names if n in self._theirs.results and n in self._side.results]
         end = AGREES if not names else ""
         self._replay_draws(names)
+        if self._draws is not None and not self._taped:
+            faults = 0  # what follows from draws of another kind cannot be compared
         while not end:
             if self._side is not self._first:
                 names = differing(self._side, self._theirs, self._failed.names, self._first)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from parity.trace.fingerprint import Fingerprint, Index
 from parity.trace.record import CONSTANT, UNWRITTEN, Operation
+from parity.trace.tape import is_draw
 
 __all__ = ["choices", "frontier", "index_of", "producer"]
 
@@ -26,10 +27,10 @@ def choices(operations: Sequence[Operation], results: Iterable[Fingerprint], kno
 
     A choice, such as that of a nearest neighbour, may lead to the same numbers in another order, which is no difference
     to `frontier`. Here order counts, in `known` too; what is only laid out otherwise is left out, as it makes no
-    indices.
+    indices. A random draw that a choice comes from is one itself.
     """
     found = frontier(operations, results, known)
-    return [op for op in found if any(item.discrete and not known.has(item) for item in op.outputs)]
+    return [op for op in found if is_draw(op) or any(item.discrete and not known.has(item) for item in op.outputs)]
 
 
 def producer(operations: Sequence[Operation], result: Fingerprint) -> Operation | None:

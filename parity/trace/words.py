@@ -119,10 +119,10 @@ def _other_draws(prefix: str, draws: Draws, *, alone: bool, taped: bool) -> Find
     number, mine, theirs = other
     yours, official = draws.unmatched()
     if yours or official or not taped:
-        text = "draws random numbers of another kind: "
-        text += f"yours {_drawn_at(yours)}" if yours else "yours none"
-        text += f", without a counterpart in official's; official {_drawn_at(official)}" if official else ""
-        text += "; they cannot be replayed, so that what follows from them cannot be compared"
+        told_yours = f"yours {_drawn_at(yours)}" if yours else "yours nothing there"
+        told_official = f"official {_drawn_at(official)}" if official else "official nothing more"
+        text = f"draws random numbers without a counterpart: {told_yours}; {told_official}; they cannot be replayed"
+        text += ", so that what follows from them cannot be compared"
     else:
         text = "same computation, other random draws: " if alone else "other random draws: "
         text += f"draw {number} is {_drawn_at([mine] if mine else [])} on yours, "
