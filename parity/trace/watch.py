@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from math import isfinite
 from typing import Any
 
 import torch
@@ -98,10 +99,11 @@ def differing(mine: Side, theirs: Side, failed: Collection[str], before: Side | 
         before: the subject's side without any value put in.
     """
     shared = [name for name in theirs.results if name in mine.results]
-    largest = max((theirs.prints[name].rms for name in shared), default=0.0)
+    sizes = {name: rms if isfinite(rms := theirs.prints[name].rms) else 0.0 for name in shared}
+    largest = max(sizes.values(), default=0.0)
     found = []
     for name in shared:
-        allowed = max(CLOSE * theirs.prints[name].rms, _FLOOR * largest)
+        allowed = max(CLOSE * sizes[name], _FLOOR * largest)
         if name not in failed and before is not None:
             allowed = max(allowed, _AS_BEFORE * _distance(before.results[name], theirs.results[name]))
         if not _distance(mine.results[name], theirs.results[name]) <= allowed:

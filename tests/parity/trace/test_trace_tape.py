@@ -41,7 +41,8 @@ def recorded(*draws: Callable[[], Tensor]) -> list[Operation]:
     with Recorder() as recorder:
         for draw in draws:
             draw()
-    return recorder.operations
+    operations: list[Operation] = recorder.operations
+    return operations
 
 
 def test_draws_in_another_order_are_said_to_be_that(official_stack: OfficialStack) -> None:
@@ -217,7 +218,7 @@ def test_what_computes_is_no_draw() -> None:
 
 def _draws(*shapes: int) -> tuple[Operation, ...]:
     torch.manual_seed(0)
-    return tuple(recorded(*(lambda n=n: torch.randperm(n) for n in shapes)))  # type: ignore[misc] # bound at once
+    return tuple(recorded(*(lambda n=n: torch.randperm(n) for n in shapes)))
 
 
 def test_a_tape_gives_draws_by_kind_in_order_until_there_are_no_more() -> None:
