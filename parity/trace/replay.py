@@ -27,7 +27,8 @@ class Rule:
             are meant too.
         scalars: arguments of it that are not official's: with them, an operation of its name is meant on any line.
         pool: official operations, one of whose results is put in: that with the most inputs in common, then the
-            earliest that was not yet taken. Empty to put in what the operation itself reads, as if it were not there.
+            earliest whose results the subject has not. Empty to put in what the operation itself reads, as if it were
+            not there.
         anyway: whether its inputs need not be official's.
     """
 
@@ -88,8 +89,9 @@ class Forcer(Recorder):
         if not fitting:
             return None
 
-        def rank(op: Operation) -> tuple[float, bool, bool, int]:
-            return shared(done, op), op.name == done.name, op.index not in self._taken, -op.index
+        def rank(op: Operation) -> tuple[float, bool, bool, bool, int]:
+            new = op.index not in self._taken
+            return shared(done, op), op.name == done.name, new and not self._has_made(op), new, -op.index
 
         best = max(fitting, key=rank)
         if best.name != done.name and all(self._theirs.contents.has(item) for item in done.outputs):
@@ -99,6 +101,11 @@ class Forcer(Recorder):
         self._taken.add(best.index)
         pairs = zip(self._values[best.index], made, strict=False)
         return [value.reshape(tensor.shape) for value, tensor in pairs]
+
+    def _has_made(self, official: Operation) -> bool:
+        """Whether the subject has come to what an official operation gives: then another one's is wanted."""
+        made = [item for op in self.operations for item in op.outputs]
+        return all(any(_same(item, other) for other in made) for item in official.outputs)
 
 
 def _from_input(done: Operation, read: Sequence[Tensor], made: Sequence[Tensor]) -> Sequence[Tensor] | None:
