@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from parity.judge import Failed
+from parity.trace.candidates import candidates, certain, consequences
 from parity.trace.record import Operation
-from parity.trace.replay import Forcer, Rule, fits, shared
-from parity.trace.tape import Draws, Tape, is_draw, kind, relevant
+from parity.trace.replay import Forcer, Rule
+from parity.trace.tape import Draws, Tape, kind, relevant
 from parity.trace.watch import Side, begins, differing, unknown, values_of, watched
 
 __all__ = ["MOST_FAULTS", "Course", "Step", "follow"]
@@ -144,7 +145,7 @@ class _Follower:
     def _force(self, step: Step, first: Operation, official: Sequence[Operation]) -> str:
         """Put official's value in at an operation; return why that cannot go on, or nothing."""
         end = NO_VALUE
-        for rule in self._candidates(first, official):
+        for rule in candidates(first, official, self._side, self._theirs):
             if self._runs >= _MOST_RUNS:
                 return BOUND
             side, forced = self._run([*self._rules, rule])
@@ -152,7 +153,7 @@ class _Follower:
             if rule not in forced.values():
                 continue
             # That something is left out would seem to help in many places: it is believed where it explains all.
-            if self._agrees(side) or (rule.pool and (self._better(side, forced, rule.op) or _certain(first, rule))):
+            if self._agrees(side) or (rule.pool and (self._better(side, forced, rule.op) or certain(first, rule))):
                 self._rules.append(rule)
                 self._side = side
                 step.rule = step.rule or rule
@@ -183,7 +184,9 @@ class _Follower:
             after: the operation; None to count what follows from any.
         """
         old, new = unknown(self._side, self._theirs), unknown(side, self._theirs)
-        following = range(len(old)) if after is None else {op.index for op in self._consequences(after)}
+        following = (
+            range(len(old)) if after is None else {op.index for op in consequences(after, self._side, self._theirs)}
+        )
         put = {item.vector() for i in forced for item in side.operations[i].outputs}
         gained = lost = 0
         for i, (op, was) in enumerate(zip(side.operations, self._side.operations, strict=False)):
@@ -194,71 +197,6 @@ class _Follower:
             # Gradients may go astray for good, where a tensor was taken for another.
             lost += new[i] and not (op.backward and after is not None and not after.backward)
         return gained > lost
-
-    def _candidates(self, first: Operation, official: Sequence[Operation]) -> Iterator[Rule]:
-        """Yield what may stand in the place of `first` if official's, likeliest first."""
-        lacks = unknown(self._theirs, self._side)
-        lacking = [op for op in self._theirs.operations if lacks[op.index]]
-        # Of one name: where an operation before it is left out, official's reads another content.
-        alike = _best(first, [op for op in lacking if op.name == first.name])
-        other = _best(first, [op for op in official if op.name != first.name and shared(first, op)])
-        for found in (alike, other):
-            if found is not None:
-                yield self._rule(first, found)
-        if is_draw(first) or not official:
-            return
-        if any(item.numel == first.outputs[0].numel and self._theirs.contents.has(item) for item in first.inputs):
-            yield Rule(first, frozenset(), ())
-        for later in self._consequences(first):
-            found = _best(later, [op for op in lacking if op.name == later.name and shared(later, op)])
-            if found is not None:
-                yield Rule(later, frozenset(), self._pool(found), anyway=True)
-                return
-
-    def _rule(self, first: Operation, official: Operation) -> Rule:
-        mine, theirs = set(first.scalars), set(official.scalars)
-        other = frozenset(mine - theirs) if first.name == official.name else frozenset()
-        pool = self._pool(official)
-        if other:
-            like = theirs - mine
-            known = {op.index for op in pool}
-            pool += tuple(
-                op
-                for op in self._theirs.operations
-                if op.name == official.name and like <= set(op.scalars) and op.index not in known
-            )
-        return Rule(first, other, pool)
-
-    def _pool(self, official: Operation) -> tuple[Operation, ...]:
-        """Return the operations of its name on official's line, and those of the backward pass of that line."""
-        return tuple(
-            op
-            for op in self._theirs.operations
-            if op.index == official.index
-            or (official.place and op.place == official.place and (op.name == official.name or op.backward))
-        )
-
-    def _consequences(self, first: Operation) -> Iterator[Operation]:
-        """Yield the operations that read what comes of `first` and whose results official lacks."""
-        reached = {(item.numel, item.vector()) for item in first.outputs}
-        for op in self._side.operations[first.index + 1 :]:
-            if any((item.numel, item.vector()) in reached for item in op.inputs):
-                if all(self._theirs.contents.has(item) for item in op.outputs):
-                    continue
-                reached |= {(item.numel, item.vector()) for item in op.outputs}
-                yield op
-
-
-def _best(mine: Operation, pool: Iterable[Operation]) -> Operation | None:
-    """Return official's operation that another should have been, by what both read; None where none fits."""
-    fitting = [op for op in pool if op.backward == mine.backward and fits(mine, op)]
-    return max(fitting, key=lambda op: (shared(mine, op), -op.index), default=None)
-
-
-def _certain(first: Operation, rule: Rule) -> bool:
-    """Whether the two are the same operation of the same contents: then the next may be a fault as well."""
-    n = len(first.inputs)
-    return any(op.name == first.name and 0 < n == len(op.inputs) <= shared(first, op) for op in rule.pool)
 
 
 def _follows(yours: Sequence[Operation], official: Sequence[Operation], step: Step) -> bool:

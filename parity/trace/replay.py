@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from parity.trace.fingerprint import CLOSE, Fingerprint
-from parity.trace.record import Operation, Recorder
+from parity.trace.record import UNWRITTEN, Operation, Recorder
 from parity.trace.tape import Tape
 from parity.trace.watch import Side
 
@@ -64,9 +64,13 @@ class Forcer(Recorder):
         self.forced: dict[int, Rule] = {}
         self._rules, self._theirs, self._values, self._tape = rules, theirs, values, tape
         self._taken: set[int] = set()
+        self._unwritten: set[str] = set()
 
     def altered(self, done: Operation, read: Sequence[Tensor], made: Sequence[Tensor]) -> Sequence[Tensor] | None:
         """Return official's values for an operation that a rule means, its draw for one of the tape's, else None."""
+        if done.name in UNWRITTEN:
+            self._unwritten |= {repr(item) for item in done.outputs}  # as text, in which NaN is NaN
+            return None
         draw = self._tape.next(done) if self._tape is not None else None
         if draw is not None:
             return [draw]
@@ -76,7 +80,7 @@ class Forcer(Recorder):
         for rule in self._rules:
             if not rule.means(done) or all(known(item) for item in done.outputs):
                 continue
-            if not rule.anyway and not all(has(item) for item in done.inputs):
+            if not rule.anyway and not all(has(item) or repr(item) in self._unwritten for item in done.inputs):
                 continue
             put = self._from_pool(rule, done, made) if rule.pool else _from_input(done, read, made)
             if put is not None:

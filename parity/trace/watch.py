@@ -17,7 +17,7 @@ from parity.oracle import Float64Oracle
 from parity.reference.isolation import preserved_random_state
 from parity.trace.fingerprint import CLOSE, Fingerprint, Index, fingerprint
 from parity.trace.frontier import choices, frontier, index_of
-from parity.trace.record import Operation, Recorder, arguments, outputs
+from parity.trace.record import UNWRITTEN, Operation, Recorder, arguments, outputs
 
 __all__ = ["Side", "begins", "differing", "unknown", "values_of", "watched"]
 
@@ -84,8 +84,12 @@ def begins(side: Side, other: Side, names: Iterable[str]) -> list[Operation]:
 
 
 def unknown(side: Side, other: Side) -> list[bool]:
-    """Return for each operation of a side whether the other side lacks one of its results."""
-    return [not all(other.contents.has(item) for item in op.outputs) for op in side.operations]
+    """Return for each operation of a side whether the other side lacks one of its results.
+
+    Memory that was not written has no content that could be lacking: what lies there is another thing in each run.
+    """
+    has = other.contents.has
+    return [op.name not in UNWRITTEN and not all(map(has, op.outputs)) for op in side.operations]
 
 
 def differing(mine: Side, theirs: Side, failed: Collection[str], before: Side | None = None) -> list[str]:
