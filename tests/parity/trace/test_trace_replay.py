@@ -227,3 +227,15 @@ def test_a_result_that_the_judge_let_pass_may_lie_as_far_as_before() -> None:
     assert differing(before, theirs, ["y"], before) == ["y"]
     _, _, _, worse = _sides(torch.exp, lambda x: x.exp() * (1 + 1e-6))
     assert differing(worse, theirs, [], before) == ["y"]
+
+
+def test_memory_that_was_not_written_is_never_lacking() -> None:
+    """What lies in it is another thing in each run, and would decide by chance what is believed."""
+
+    def mine(x: Tensor) -> Tensor:
+        torch.empty(7, 11, dtype=torch.float64)
+        return x.exp() * 2
+
+    _, _, theirs, side = _sides(torch.exp, mine)
+    assert [op.name for op, lacks in zip(side.operations, unknown(side, theirs), strict=True) if lacks] == ["mul"]
+    assert "empty" in [op.name for op in side.operations]
