@@ -14,6 +14,7 @@ from parity.ranks import Ranks
 from parity.recipes import FEATURES, Recipe
 from parity.results import CheckResult, Comparison, Exhibit, Finding, ReferenceInfo
 from parity.stack import capability, stack_name
+from parity.trace.course import MOST_FAULTS
 from parity.trace.locate import locate
 from parity.waivers import Waivers
 
@@ -66,6 +67,7 @@ class Context:
         memory: what the reference gave, kept for the same check of another subject; None where there is none.
         ranks: starts two processes of each side; None where there can be none.
         waivers: divergences that are expected.
+        faults: how many faults `parity.trace` puts official's values in at; with 0 only the first is told.
     """
 
     reference: Any
@@ -79,6 +81,7 @@ class Context:
     memory: dict[str, Any] | None = None
     ranks: Ranks | None = None
     waivers: Waivers = field(default_factory=Waivers)
+    faults: int = MOST_FAULTS
 
     def required_recipe(self) -> Recipe:
         """Return the recipe of a check that depends on one.
@@ -173,12 +176,12 @@ def _locate_first(result: CheckResult, context: Context) -> None:
     if failed is None:
         return
     try:
-        finding = locate(failed, context.reference)
+        findings = locate(failed, context.reference, faults=context.faults)
     except (Exception, SystemExit) as error:  # a stack that fails when it is run again costs only that
         why = describe_error(error, stack_name(context.subject))
         result.reason = result.reason or f"no first operation is named: watched, {why}"
     else:
-        result.findings += [finding] if finding is not None else []
+        result.findings += findings
 
 
 def _gather(result: CheckResult, observation: Observation, waivers: Waivers) -> None:

@@ -139,7 +139,8 @@ def _made(name: str, official: Any, info: ReferenceInfo, *, until_failed: bool, 
     check = replace(found[0], run=_until_failed(found[0])) if until_failed and several else found[0]
     chosen = next((r for r in select_recipes((recipe[:-1],), quick=True)), None) if recipe else None
     memory = _MEMORY.setdefault((id(official), name), {})
-    context = Context(official, info, _Fork(), chosen, SEEDS, True, memory=memory)
+    # What is told first is what counts: no further fault is looked for behind it.
+    context = Context(official, info, _Fork(), chosen, SEEDS, True, memory=memory, faults=0)
     if not trace:
         context.failed = _Forgetful()
     return run_check(check, context)

@@ -85,11 +85,17 @@ class Index:
         for item in prints:
             grouped.setdefault(item.numel, set()).add(self._vector(item))
         self._rows = {numel: np.array(sorted(rows)) for numel, rows in grouped.items()}
+        self._answers: dict[Fingerprint, bool] = {}
 
     def has(self, item: Fingerprint) -> bool:
         """Return whether the side has a tensor of this content; one without elements it always has."""
         if item.numel == 0:
             return True
+        if item not in self._answers:
+            self._answers[item] = self._found(item)
+        return self._answers[item]
+
+    def _found(self, item: Fingerprint) -> bool:
         rows = self._rows.get(item.numel)
         if rows is None:
             return False

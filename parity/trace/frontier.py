@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from parity.trace.fingerprint import Fingerprint, Index
 from parity.trace.record import CONSTANT, UNWRITTEN, Operation
+from parity.trace.tape import is_draw
 
 __all__ = ["choices", "frontier", "index_of", "producer"]
 
@@ -21,17 +22,15 @@ def index_of(operations: Iterable[Operation], *, arranged: bool = False) -> Inde
     return Index((item for op in written for item in (*op.inputs, *op.outputs)), arranged=arranged)
 
 
-def choices(
-    operations: Sequence[Operation], results: Iterable[Fingerprint], other: Sequence[Operation]
-) -> list[Operation]:
+def choices(operations: Sequence[Operation], results: Iterable[Fingerprint], known: Index) -> list[Operation]:
     """Return the operations at which results begin to differ that chose other indices than the other side's.
 
     A choice, such as that of a nearest neighbour, may lead to the same numbers in another order, which is no difference
-    to `frontier`. Here order counts; what is only laid out otherwise is left out, as it makes no indices.
+    to `frontier`. Here order counts, in `known` too; what is only laid out otherwise is left out, as it makes no
+    indices. A random draw that a choice comes from is one itself.
     """
-    known = index_of(other, arranged=True)
     found = frontier(operations, results, known)
-    return [op for op in found if any(item.discrete and not known.has(item) for item in op.outputs)]
+    return [op for op in found if is_draw(op) or any(item.discrete and not known.has(item) for item in op.outputs)]
 
 
 def producer(operations: Sequence[Operation], result: Fingerprint) -> Operation | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import sys
 import sysconfig
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -20,11 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from parity.trace.fingerprint import Fingerprint, fingerprint
 
-__all__ = ["CONSTANT", "UNWRITTEN", "Operation", "Recorder"]
+__all__ = ["CONSTANT", "UNWRITTEN", "Operation", "Recorder", "arguments", "outputs"]
 
 UNWRITTEN = frozenset({"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "resize_"})
 """Operations whose result is memory that was not written: its content says nothing."""
@@ -59,6 +59,7 @@ class Operation:
         scalars: its arguments that are no tensors, as text by name; those left at their default are left out.
         inputs: contents of the tensors that it read.
         outputs: contents of the tensors that it returned or wrote.
+        forms: shape and dtype of each of these.
         writers: for each input, earlier operations that wrote to its memory through some view.
         place: `file:line in function` of the innermost line that is neither torch's nor parity's; empty if unknown.
         backward: whether it belongs to a backward pass.
@@ -69,6 +70,7 @@ class Operation:
     scalars: tuple[tuple[str, str], ...]
     inputs: tuple[Fingerprint, ...]
     outputs: tuple[Fingerprint, ...]
+    forms: tuple[tuple[tuple[int, ...], torch.dtype], ...]
     writers: tuple[tuple[int, ...], ...]
     place: str
     backward: bool
@@ -113,33 +115,43 @@ class Recorder(TorchDispatchMode):
     ) -> Any:
         if func.namespace == "profiler":  # torch.optim's marks
             return func(*args, **dict(kwargs or {}))
-        named = dict(_named(func, args, kwargs or {}))
-        read, written = _tensors(func, named)
+        named, read, written = arguments(func, args, kwargs or {})
         prints = tuple(fingerprint(t) for t in read)
         writers = tuple(self._memory.of(t) for t in read)
         before = {_storage(t) for t in (*read, *written)}
+        scalars = _scalars(func, named)
+        backward, place = self._where()
         result = func(*args, **dict(kwargs or {}))
         index = len(self.operations)
-        returned = [t for t in tree_leaves(result) if isinstance(t, Tensor)]
-        unique = {id(t): t for t in (*returned, *written)}.values()
-        for tensor in unique:
-            is_view = _storage(tensor) in before and not any(tensor is w for w in written)
-            if not is_view:
+        views = {id(t) for t in outputs(result, ()) if _storage(t) in before and not any(t is w for w in written)}
+        made = outputs(result, written)
+
+        def operation(made: Sequence[Tensor]) -> Operation:
+            name, contents = func.overloadpacket.__name__, tuple(fingerprint(t) for t in made)
+            forms = tuple((tuple(t.shape), t.dtype) for t in made)
+            return Operation(index, name, scalars, prints, contents, forms, writers, place, backward)
+
+        done = operation(made)
+        put = self.altered(done, read, made)
+        if put is not None:
+            result = _put(result, made, put, views)
+            made = outputs(result, written)
+            done = operation(made)
+        for tensor in made:
+            if id(tensor) not in views:
                 self._memory.wrote(tensor, index, fresh=_storage(tensor) not in before)
-        backward, place = self._where()
-        self.operations.append(
-            Operation(
-                index,
-                func.overloadpacket.__name__,
-                _scalars(func, named),
-                prints,
-                tuple(fingerprint(t) for t in unique),
-                writers,
-                place,
-                backward,
-            )
-        )
+        self.operations.append(done)
         return result
+
+    def altered(self, done: Operation, read: Sequence[Tensor], made: Sequence[Tensor]) -> Sequence[Tensor] | None:
+        """Return what is put in the place of an operation's results; None, as here, to leave them.
+
+        Args:
+            done: the operation, as it was computed.
+            read: the tensors that it read; what was written in place has its new content.
+            made: its results, in the order of `done.outputs`; what is returned has their shapes and dtypes.
+        """
+        return None
 
     def _where(self) -> tuple[bool, str]:
         """Return whether a backward pass is running, and the place of the line that asked for the operation."""
@@ -152,6 +164,35 @@ class Recorder(TorchDispatchMode):
         if isinstance(node, torch.autograd.function.BackwardCFunction):
             return True, place
         return True, self._places.get(node._sequence_nr(), "")
+
+
+def arguments(
+    func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[Tensor], list[Tensor]]:
+    """Return the arguments of a call by name, the tensors that it reads, and those that it writes."""
+    named = dict(_named(func, args, kwargs))
+    return named, *_tensors(func, named)
+
+
+def outputs(result: Any, written: Iterable[Tensor]) -> list[Tensor]:
+    """Return the tensors that a call returned or wrote, each once, in the order of `Operation.outputs`."""
+    returned = [t for t in tree_leaves(result) if isinstance(t, Tensor)]
+    return list({id(t): t for t in (*returned, *written)}.values())
+
+
+def _put(result: Any, made: Sequence[Tensor], values: Sequence[Tensor], views: set[int]) -> Any:
+    """Write values into results, so that autograd, which may have them already, keeps its graph and saves them.
+
+    Into a view they are not written, as that would change what is viewed: it is replaced.
+    """
+    replaced: dict[int, Tensor] = {}
+    with torch.no_grad():
+        for tensor, value in zip(made, values, strict=True):
+            if id(tensor) in views:
+                replaced[id(tensor)] = value.clone()
+            else:
+                tensor.detach().copy_(value)
+    return tree_map(lambda leaf: replaced.get(id(leaf), leaf), result)
 
 
 def _named(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
