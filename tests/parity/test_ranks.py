@@ -100,7 +100,7 @@ def test_tensors_go_to_the_rank_that_they_are_for() -> None:
             r"rank 1 of 2: ValueError: no such prototype",
         ),
         ('print("out of memory"); sys.exit(9 if rank == "0" else 0)', r"rank [01] of 2 ended with exit code [09]; its"),
-        ("os._exit(7)", r"rank 0 of 2 ended with exit code 7$"),
+        ("os._exit(7)", r"rank [01] of 2 ended with exit code 7$"),
         ('rank == "1" or answer("answer-" + number)', r"rank 1 of 2 did not answer within 0\.7 s \(sinkhorn\); ranks"),
         ("time.sleep(60)", r"rank 0 of 2 and rank 1 of 2 did not answer within 0\.7 s"),
     ],
