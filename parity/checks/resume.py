@@ -12,6 +12,7 @@ from parity.checks.base import Check, Context, Observation
 from parity.checks.growth import step_of
 from parity.checks.trajectory import (
     LENGTH,
+    LONG,
     SHORT,
     compared_by_size,
     compared_exactly,
@@ -26,16 +27,13 @@ from parity.stack import claims_bitwise
 
 __all__ = ["CHECKS"]
 
-_LONG = "default"
-"""The recipe that is resumed after half of a hundred steps: with centering, so that an update is pending then."""
-
 _FURTHER = 10
 """Steps that follow a resume of a hundred. They end with a snapshot of the whole state: equal there, equal for good."""
 
 
 def _resume(context: Context) -> Iterator[Observation]:
     """Bit for bit in float32 under one recipe where the subject claims it, else by size in float64."""
-    if claims_bitwise(context.subject) and context.required_recipe().name == _LONG:
+    if claims_bitwise(context.subject) and context.required_recipe().name == LONG:
         length = SHORT if context.quick else LENGTH
         yield from told(_in_float32(context, length), f"in float32, resumed after step {_stop(length)}")
     else:
