@@ -128,7 +128,7 @@ def _backbone(context: Context) -> Iterator[Observation]:
         ("tensor, oblong", {"crop 0": oblong}, False, False, rate),
         ("tensor, one patch", {"crop 0": globals_[:, :, :patch, :patch].contiguous()}, False, False, rate),
     )
-    for name, crops, training, as_list, drop in cases[:4] if context.quick else cases:
+    for name, crops, training, as_list, drop in cases[:5] if context.quick else cases:
         config.student.drop_path_rate = drop
 
         def compute(stack: Any, given: Inputs, training: bool = training, as_list: bool = as_list) -> dict[str, Tensor]:

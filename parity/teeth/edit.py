@@ -94,7 +94,9 @@ def _edited(edit: Edit) -> Iterator[None]:
     *owners, name = path.split(".")
     owner: Any = module
     for part in owners:
-        owner = getattr(owner, part)
+        owner = getattr(owner, part, None)
+    if not hasattr(owner, name):
+        raise EditError(f"{edit.target} does not exist; bring parity/teeth up to date")
     with _replaced(owner, name, _recompiled(edit, module, owner, name)):
         yield
 

@@ -1,4 +1,4 @@
-"""Faults of the heads, and of what networks start from."""
+"""Faults of heads, of what is drawn at first, and of what a finished backbone gives."""
 
 from __future__ import annotations
 
@@ -83,5 +83,38 @@ FAULTS = (
         "nn.init.trunc_normal_(self.pos_embed, std=0.02)",
         "pass",
         "pos_embed",
+    ),
+    Fault(
+        "features-normed",
+        "features of blocks are normed although that is not asked for",
+        (Edit(f"{_VIT}get_intermediate_layers", "self.norm(x) if norm else x", "self.norm(x)"),),
+        ("modules.features[default]",),
+        r"vision_transformer\.py:\d+ in (get_intermediate_layers|<listcomp>)",
+    ),
+    Fault(
+        "teacher-own-start",
+        "the teacher starts from its own random values",
+        (
+            Edit(
+                "port.student_teacher:StudentTeacher.synchronise_teacher",
+                "self.teacher[key].load_state_dict(self.student[key].state_dict())",
+                "pass",
+            ),
+        ),
+        ("modules.start[default]",),
+        "teacher is the student",
+    ),
+    Fault(
+        "init-patches",
+        "the patch projection is drawn as linears are",
+        (
+            Edit(
+                "port.models.vision_transformer:DinoVisionTransformer.init_weights",
+                "isinstance(module, nn.Linear)",
+                "isinstance(module, (nn.Linear, nn.Conv2d))",
+            ),
+        ),
+        ("modules.init[default]",),
+        "patch_embed.proj",
     ),
 )

@@ -220,24 +220,12 @@ FAULTS = (
         r"port/models/|another order",
         origin="mask grid transposed",
     ),
-    Fault(
-        "features-normed",
-        "features of blocks are normed although that is not asked for",
-        (Edit(f"{_VIT}get_intermediate_layers", "self.norm(x) if norm else x", "self.norm(x)"),),
-        ("modules.features[default]",),
-        r"vision_transformer\.py:\d+ in (get_intermediate_layers|<listcomp>)",
-    ),
-    Fault(
-        "teacher-own-start",
-        "the teacher starts from its own random values",
-        (
-            Edit(
-                "port.student_teacher:StudentTeacher.synchronise_teacher",
-                "self.teacher[key].load_state_dict(self.student[key].state_dict())",
-                "pass",
-            ),
-        ),
-        ("modules.start[default]",),
-        "teacher is the student",
+    _backbone(
+        "subset-always",
+        "a tensor drops a subset at low rates too",
+        f"{_BLOCK}Block._forward_tensor",
+        "self.sample_drop_ratio > SUBSET_THRESHOLD",
+        "self.sample_drop_ratio > 0.0",
+        r"drop|randperm|_forward_tensor|branges",
     ),
 )

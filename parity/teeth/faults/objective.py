@@ -173,4 +173,13 @@ FAULTS = (
         "    self.dino_loss.apply_center_update()\n    self.dino_loss.update_center(logits)\n    return targets",
         r"centering\.py|centers/",
     ),
+    _step(
+        "center-kept",
+        "iBOT's centre stays in a batch without masks",
+        f"{_TERMS}__init__",
+        'cfg.quirks.empty_mask_center == "corrected"',
+        "True",
+        "Q13|centers/ibot",
+        "default-unmasked",
+    ),
 )

@@ -71,6 +71,19 @@ FAULTS = (
         "optim.weight_decay, total_iters",
         "wd",
     ),
+    Fault(
+        "schedule-linear-rule",
+        "the rate grows with the batch, not with its root",
+        (
+            Edit(
+                "port.config:apply_scaling_rules",
+                "math.sqrt(global_batch_size / 1024.0)",
+                "(global_batch_size / 1024.0)",
+            ),
+        ),
+        ("schedules.every_step[default]",),
+        "lr",
+    ),
     _schedule(
         "no-freeze",
         "the last layer is never frozen",

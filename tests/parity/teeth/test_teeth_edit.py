@@ -91,6 +91,8 @@ def test_an_edited_line_keeps_its_number() -> None:
     [
         (Edit("port.data.masking:max_num_patches", "no such text", ""), "0 times, expected once"),
         (Edit("port.data.masking:max_num_patches", "patch_size", ""), "times, expected once"),
+        (Edit("port.data.masking:no_such", "patch_size", ""), "no_such does not exist"),
+        (Edit("port.data.masking:NoSuch.method", "patch_size", ""), "NoSuch.method does not exist"),
         (Constant("port.models.layers:NO_SUCH", 1), "NO_SUCH does not exist"),
     ],
 )
