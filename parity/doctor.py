@@ -13,8 +13,8 @@ from parity.census import PatchCensus
 from parity.checks.base import describe_error
 from parity.checks.gradients import flat_step, step_inputs
 from parity.compare import SEMANTIC_FACTOR, Noise, exact, judged
-from parity.doctor_attention import examine_attention
 from parity.doctor_data import examine_crops, examine_orders
+from parity.doctor_forms import examine_attention, examine_ibot
 from parity.judge import perturbed, promoted
 from parity.oracle import Float64Oracle
 from parity.recipes import Recipe, select_recipes
@@ -60,7 +60,7 @@ def _examine(official: Any, recipe: Recipe) -> list[Comparison]:
     - conditioning: perturbations by 4 units of 2^-53 are not amplified beyond use;
     - canary: one gradient scaled by 1 + 1e-6 is found by every rule that must find it;
     - crops, orders: official's crops and samplers repeat under a seed, see `parity.doctor_data`;
-    - attention: what stands for xformers' is official's own without xformers, see `parity.doctor_attention`.
+    - attention, ibot: what is used agrees with official's own other forms, see `parity.doctor_forms`.
     """
     config, inputs, batch = step_inputs(official, recipe, "generic")
 
@@ -83,6 +83,7 @@ def _examine(official: Any, recipe: Recipe) -> list[Comparison]:
         examine_crops(official, recipe.config()),
         examine_orders(official),
         examine_attention(official),
+        examine_ibot(official),
     ]
 
 

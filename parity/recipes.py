@@ -193,8 +193,13 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe(
         "default-registers",
         "vitl16_short",
-        {**_SMALL16, "student.num_register_tokens": 4, "student.interpolate_antialias": True},
-        about="register tokens, antialiased positions (official since October 2023)",
+        {
+            **_SMALL16,
+            "student.num_register_tokens": 4,
+            "student.interpolate_antialias": True,
+            "student.interpolate_offset": 0.0,
+        },
+        about="register tokens, positions antialiased and resized to the exact size (official since October 2023)",
         since="registers",
     ),
     Recipe(

@@ -116,6 +116,10 @@ class OfficialStack(OfficialData, OfficialStates):
             )
         )
 
+    def ibot_dense(self, student: Tensor, teacher: Tensor, masks: Tensor) -> Tensor:
+        """`dinov2/loss/ibot_patch_loss.py:92` of whole crops (B, N, K) under masks (B, N)."""
+        return _tensor(self._loss("iBOTPatchLoss", student)(student, teacher, masks))
+
     def koleo_loss(self, student_output: Tensor) -> Tensor:
         """`dinov2/loss/koleo_loss.py:37`."""
         return _tensor(self._reference.module("loss").KoLeoLoss()(student_output))

@@ -16,14 +16,17 @@ class Reason:
         owner: qualified name of the innermost function or class around the lines; empty at a module's top.
         why: one sentence.
         text: what a line must contain; empty for every line of the owner that is left.
+        elsewhere: whether the lines belong to another model than the one that is trained, and do not count.
     """
 
     file: str
     owner: str
     why: str
     text: str = ""
+    elsewhere: bool = False
 
 
+_TEXT = "part of official's dino.txt, which training never builds"
 _ABSENT = "only where xformers is not installed, without which official does not train"
 _REFUSED = "refuses what no recipe asks for"
 _UNUSED = "nothing in training calls it"
@@ -50,10 +53,6 @@ REASONS: tuple[Reason, ...] = (
     Reason("train/ssl_meta_arch.py", "SSLMetaArch.prepare_for_distributed_training", _REFUSED),
     Reason("loss/ibot_patch_loss.py", "", "only with an xformers that still has cross_entropy"),
     Reason("loss/ibot_patch_loss.py", "lossfunc", "only with an xformers that still has cross_entropy"),
-    Reason("loss/ibot_patch_loss.py", "iBOTPatchLoss.forward", "the unmasked form of the loss: " + _UNUSED),
-    Reason(
-        "loss/ibot_patch_loss.py", "iBOTPatchLoss.forward_masked", "weights that are not given: training gives them"
-    ),
     Reason("data/masking.py", "MaskingGenerator.__init__", _SQUARE),
     Reason("data/masking.py", "MaskingGenerator.__repr__", _UNUSED),
     Reason("data/transforms.py", "MaybeToTensor.__call__", "an image that is a tensor already: official decodes files"),
@@ -69,6 +68,12 @@ REASONS: tuple[Reason, ...] = (
         "models of other kinds: training gives a backbone, which counts its blocks, or a head, which has none",
     ),
     Reason("layers/attention.py", "", _ABSENT),
+    Reason("layers/attention.py", "Attention.init_weights", _TEXT, elsewhere=True),
+    Reason("layers/attention.py", "MemEffAttention.forward", "refuses a bias that attention without xformers lacks"),
+    *(
+        Reason("layers/block.py", f"CausalAttentionBlock.{method}", _TEXT, elsewhere=True)
+        for method in ("__init__", "init_weights", "forward")
+    ),
     Reason("layers/block.py", "", _ABSENT),
     Reason("layers/block.py", "NestedTensorBlock.forward", "refuses what is neither a tensor nor a list"),
     Reason("layers/dino_head.py", "_build_mlp", "heads of one layer or with batch norm, which no recipe has"),
@@ -77,13 +82,17 @@ REASONS: tuple[Reason, ...] = (
     Reason("layers/patch_embed.py", "PatchEmbed.forward", "patches as a map: official flattens them"),
     Reason("layers/patch_embed.py", "PatchEmbed.flops", _UNUSED),
     Reason("layers/swiglu_ffn.py", "", _ABSENT),
+    *(
+        Reason("layers/swiglu_ffn.py", f"SwiGLUFFNAligned.{method}", _TEXT, elsewhere=True)
+        for method in ("__init__", "forward")
+    ),
     Reason("models/vision_transformer.py", "named_apply", "children before parents: official takes parents first"),
     Reason("models/vision_transformer.py", "DinoVisionTransformer.__init__", _REFUSED),
 )
 
 
-def reason_for(file: str, owner: str, text: str) -> str:
-    """Return why a line is left: of the reasons for its function, first one that names its text; empty for none.
+def reason_for(file: str, owner: str, text: str) -> Reason | None:
+    """Return why a line is left: of the reasons for its function the one that names most of the line; None if none.
 
     Args:
         file: official file below `dinov2/`.
@@ -91,4 +100,4 @@ def reason_for(file: str, owner: str, text: str) -> str:
         text: the line.
     """
     fitting = [r for r in REASONS if (r.file, r.owner) == (file, owner) and r.text in text]
-    return max(fitting, key=lambda r: len(r.text)).why if fitting else ""
+    return max(fitting, key=lambda r: len(r.text)) if fitting else None

@@ -28,6 +28,7 @@ NAMES = [
     "crops",
     "orders",
     "attention",
+    "ibot",
 ]
 RECIPE = RECIPES[0]
 
@@ -58,7 +59,7 @@ def failed(found: list[Comparison]) -> list[str]:
 
 @pytest.mark.parametrize("recipe", RECIPES[:2], ids=lambda r: r.name)
 def test_official_code_passes_every_self_check(official_stack: OfficialStack, recipe: Any) -> None:
-    """Ten self-checks, and their numbers: images seen, down-casts met, amplification."""
+    """Eleven self-checks, and their numbers: images seen, down-casts met, amplification."""
     found = examine(official_stack, recipe)
     assert [c.name for c in found] == [f"doctor/{name}" for name in NAMES]
     assert failed(found) == []

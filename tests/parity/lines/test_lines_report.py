@@ -69,8 +69,18 @@ def test_nothing_measured_is_not_enough() -> None:
     assert verdict([FileLines("layers/__init__.py", "", (), ())], 0.95) == 1
 
 
+def test_lines_of_another_model_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand: of 20 statements one belongs elsewhere, which leaves 19 of 19; it is told all the same."""
+    monkeypatch.setattr(reasons, "REASONS", (Reason("loss/koleo_loss.py", "f", "a text tower", elsewhere=True),))
+    text = as_text(_files((4,)), 0.95)
+    assert "  loss/koleo_loss.py      3 of     3  100.0 %\n" in text
+    assert "  loss/koleo_loss.py:4 in f: a text tower (not counted)\nenough: 100.0 %" in text
+
+
 def test_the_reason_that_names_most_of_a_line_is_told() -> None:
     """A line's own reason goes before its function's."""
-    assert reason_for("loss/koleo_loss.py", "", "b = 2") == "only without CUDA"
-    assert reason_for("loss/koleo_loss.py", "", "a = 1") == ""
-    assert reason_for("loss/dino_clstoken_loss.py", "f", "return 3") == ""
+    found = reason_for("loss/koleo_loss.py", "", "b = 2")
+    assert found is not None
+    assert found.why == "only without CUDA"
+    assert reason_for("loss/koleo_loss.py", "", "a = 1") is None
+    assert reason_for("loss/dino_clstoken_loss.py", "f", "return 3") is None
