@@ -37,6 +37,7 @@ NOT_OFFERED: dict[str, str] = {
     "decode_image": _NOT_SHOWN,
     "data_order": _NOT_SHOWN,
     "training_order": _NOT_SHOWN,
+    "start_state": _NOT_SHOWN,
     "dino_loss": "section 1 feeds it backbone CLS tokens, not the head's outputs: no prototypes to compare",
     "koleo_loss": _UNCHANGED,
     "sinkhorn": _UNCHANGED,

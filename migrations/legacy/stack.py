@@ -30,6 +30,7 @@ NOT_OFFERED: dict[str, str] = {
     "training_order": "the document does not show a data loader",
     "mask_counts": "each token is masked by a draw of its own: no number of patches is ever asked for",
     "default_config": "the fork keeps its defaults in an argument parser, under names that are not official's",
+    "start_state": "the document does not show how training is prepared",
     "training_trajectory": "its first step already differs, see gradients.step: a hundred would show nothing more",
     "resumed_trajectory": "its first step already differs, see gradients.step",
     "load_checkpoint": _CHECKPOINT,

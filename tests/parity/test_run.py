@@ -95,9 +95,15 @@ def test_legacy_is_attributed_to_all_seven_differences(legacy_run: RunResult) ->
 
 
 def test_legacy_equal_parts_are_not_accused(legacy_run: RunResult) -> None:
-    """Backbone, heads, DINO loss, KoLeo, Sinkhorn and centering equal official's in the legacy stack, and pass."""
+    """Backbone, heads, DINO loss, KoLeo, Sinkhorn and centering equal official's in the legacy stack, and pass.
+
+    How it prepares training is not known, and so not run.
+    """
     for check in legacy_run.checks:
-        if check.family == "modules" or check.id in ("losses.dino", "losses.koleo", "losses.sinkhorn"):
+        if check.id.startswith("modules.start"):
+            assert check.status == "not_run"
+            assert check.reason == "start_state: the document does not show how training is prepared"
+        elif check.family == "modules" or check.id in ("losses.dino", "losses.koleo", "losses.sinkhorn"):
             assert check.status == "passed", check.id
 
 
