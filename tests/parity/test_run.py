@@ -30,7 +30,7 @@ def port_run() -> RunResult:
 @pytest.fixture(scope="module")
 def legacy_run() -> RunResult:
     """The quick run of the document's "This Implementation"."""
-    return run(Options(reference="pypi", subject="legacy", quick=True))
+    return run(Options(reference="pypi", subject="legacy", recipes=("default",), quick=True))
 
 
 @pytest.fixture(scope="module")
