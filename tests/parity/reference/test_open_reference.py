@@ -249,6 +249,7 @@ def test_cuda_device_gets_the_real_kernels(official_root: Path, monkeypatch: pyt
     info = parity.reference._info(resolve(str(official_root)), frozenset({"fsdp"}))
     assert [line.split(":")[0] for line in info.substitutes] == [
         "dinov2.train.ssl_meta_arch.get_fsdp_modules",
+        "dinov2.train.ssl_meta_arch.get_fsdp_wrapper",
         "clip_grad_norm_, _streams of student and teacher",
         "torch.distributed process group",
     ]

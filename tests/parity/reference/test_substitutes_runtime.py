@@ -210,7 +210,7 @@ def test_grad_scaler_of_official_code_is_torchs_own(reference: Reference) -> Non
 
 def test_every_substitute_is_described() -> None:
     """Each one has a name, what it does and why that is right, in one line, under one name."""
-    assert len({item.name for item in SUBSTITUTES}) == len(SUBSTITUTES) == 11
+    assert len({item.name for item in SUBSTITUTES}) == len(SUBSTITUTES) == 12
     for item in SUBSTITUTES:
         assert item.text() == f"{item.name}: {item.stands_for} ({item.why})"
         assert "\n" not in item.text()
