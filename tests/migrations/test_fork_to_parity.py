@@ -73,7 +73,13 @@ DIVERGED: Mapping[str, Mapping[str, str]] = {
         "gradients.step[default]": "0001",
     },
     # The step passes the right images; what is left in it is the iBOT loss (0005) and the rates (0007).
-    "0001": {"collate.batch[default]": "0002", **_LOSSES, **_SCHEDULE, **_GROUPS, "gradients.step[default]": "operation"},
+    "0001": {
+        "collate.batch[default]": "0002",
+        **_LOSSES,
+        **_SCHEDULE,
+        **_GROUPS,
+        "gradients.step[default]": "operation",
+    },
     "0004": {
         "collate.batch[default]": "0002",
         "losses.ibot": "0005",
@@ -88,7 +94,8 @@ DIVERGED: Mapping[str, Mapping[str, str]] = {
 }
 """The checks of parity that diverge after a stage, and the differences that they are attributed to.
 
-A step that differs by its losses or rates alone is told by its first operation: `losses` and `param_groups` have causes.
+A step that differs by its losses or rates alone is told by its first operation; the cause stands in `losses` and
+`param_groups`.
 """
 
 
