@@ -28,20 +28,8 @@ masked patches as shares of the grid."""
 
 def components(mask: np.ndarray) -> list[np.ndarray]:
     """Return the 4-connected components of a bool mask (H, W), each as an int array (n, 2) of (row, column)."""
-    remaining = {(int(r), int(c)) for r, c in np.argwhere(mask)}
-    found = []
-    while remaining:
-        frontier = [remaining.pop()]
-        member = list(frontier)
-        while frontier:
-            row, column = frontier.pop()
-            for neighbour in ((row + 1, column), (row - 1, column), (row, column + 1), (row, column - 1)):
-                if neighbour in remaining:
-                    remaining.remove(neighbour)
-                    frontier.append(neighbour)
-                    member.append(neighbour)
-        found.append(np.array(member))
-    return found
+    labels, count = ndimage.label(mask)
+    return [np.argwhere(labels == number) for number in range(1, count + 1)]
 
 
 def mask_features(masks: Sequence[np.ndarray], asked: int) -> Mapping[str, float]:
