@@ -13,6 +13,7 @@ from torch import Tensor, nn
 __all__ = [
     "SCHEDULES",
     "centered_targets",
+    "copied_state",
     "held_state",
     "moments",
     "optimizer_rows",
@@ -27,6 +28,11 @@ SCHEDULES = ("lr", "wd", "momentum", "teacher_temp", "last_layer_lr")
 """The schedules in the order in which official builds them (`dinov2/train/train.py:103-109`)."""
 
 _MULTIPLIERS = ("lr_multiplier", "wd_multiplier", "is_last_layer")
+
+
+def copied_state(model: nn.Module) -> dict[str, Tensor]:
+    """Return copies of a model's state dict, outside of any graph."""
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
 def recorded_counts(
@@ -156,7 +162,7 @@ def held_state(model: nn.Module, optimizer: torch.optim.Optimizer, names: Mappin
         names: of the student's parameters by `id(parameter)`.
     """
     steps = {names[id(p)]: torch.as_tensor(values["step"]).clone() for p, values in optimizer.state.items()}
-    state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    state = copied_state(model)
     return {"model": state, **moments(optimizer, names), "step": steps}
 
 

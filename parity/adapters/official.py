@@ -14,7 +14,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from parity.adapters.common import SCHEDULES, centered_targets, recorded_counts
+from parity.adapters.common import SCHEDULES, centered_targets, copied_state, recorded_counts
 from parity.adapters.official_build import architecture
 from parity.adapters.official_data import OfficialData
 from parity.adapters.official_groups import run_official_groups
@@ -195,7 +195,7 @@ class OfficialStack(OfficialData, OfficialStates):
         """Names and values of a freshly built `SSLMetaArch` under `torch.manual_seed(seed)`."""
         torch.manual_seed(seed)
         model = self._reference.module("train.ssl_meta_arch").SSLMetaArch(self._official(config))
-        return {name: value.detach().clone() for name, value in model.state_dict().items()}
+        return copied_state(model)
 
     def training_step(
         self,

@@ -10,6 +10,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
+from parity.adapters.common import copied_state
 from parity.adapters.official_checkpoint import (
     Held,
     export_official,
@@ -42,7 +43,7 @@ class OfficialStates(ABC):
         torch.manual_seed(seed)
         model = self._reference.module("train.ssl_meta_arch").SSLMetaArch(self._official(config))
         model.prepare_for_distributed_training()
-        return {name: value.detach().clone() for name, value in model.state_dict().items()}
+        return copied_state(model)
 
     def distributed_step(
         self,

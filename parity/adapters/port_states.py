@@ -12,7 +12,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from parity.adapters.common import held_state, optimizer_with, snapshot
+from parity.adapters.common import copied_state, held_state, optimizer_with, snapshot
 from parity.adapters.port_parts import official_settings, student_names, typed_batch
 from parity.names import canonical
 from port.checkpoint import Checkpointer, Metadata, training_state
@@ -47,7 +47,7 @@ class PortStates(ABC):
         torch.manual_seed(seed)
         model = SSLMetaArch(config, architectures=self._architectures)
         start_from_weights(model, official_settings(config, self.kernels))
-        return {name: value.detach().clone() for name, value in model.state_dict().items()}
+        return copied_state(model)
 
     def distributed_step(
         self,

@@ -31,6 +31,7 @@ _KEYS = (
     ("wd", ("wd", "weight_decay")),
     ("lr", ("lr", "learning_rate")),
 )
+_STEP = ("return run_official_step(layout(config), scaled(config), state, batch, iteration, seed)",)
 _RECIPES = ("vitl16_short", "vitl14", "vitg14")
 
 
@@ -193,16 +194,14 @@ def wire_start_state(found: Found) -> Wired | Gap:
 
 def wire_distributed_step(found: Found) -> Wired | Gap:
     """`distributed_step`: one iteration of the fork's own loop on each rank."""
-    lines = ("return run_official_step(layout(config), scaled(config), state, batch, iteration, seed)",)
     remark = "one iteration on each rank, gradients averaged in place of FSDP"
-    return _by_layout(found, lines, {"run_official_step"}, remark)
+    return _by_layout(found, _STEP, {"run_official_step"}, remark)
 
 
 def wire_training_step(found: Found) -> Wired | Gap:
     """`training_step`: one iteration of the fork's own loop."""
-    lines = ("return run_official_step(layout(config), scaled(config), state, batch, iteration, seed)",)
     remark = "the fork's own training loop for one iteration; only what touches files, CUDA and FSDP is replaced"
-    return _by_layout(found, lines, {"run_official_step"}, remark)
+    return _by_layout(found, _STEP, {"run_official_step"}, remark)
 
 
 def wire_training_trajectory(found: Found) -> Wired | Gap:

@@ -30,7 +30,6 @@ _TEXT = "part of official's dino.txt, which training never builds"
 _ABSENT = "only where xformers is not installed, without which official does not train"
 _REFUSED = "refuses what no recipe asks for"
 _UNUSED = "nothing in training calls it"
-_SQUARE = "a side given as one number; training gives both, or a number where this takes a pair"
 
 REASONS: tuple[Reason, ...] = (
     Reason("train/ssl_meta_arch.py", "", _ABSENT),
@@ -53,7 +52,7 @@ REASONS: tuple[Reason, ...] = (
     Reason("train/ssl_meta_arch.py", "SSLMetaArch.prepare_for_distributed_training", _REFUSED),
     Reason("loss/ibot_patch_loss.py", "", "only with an xformers that still has cross_entropy"),
     Reason("loss/ibot_patch_loss.py", "lossfunc", "only with an xformers that still has cross_entropy"),
-    Reason("data/masking.py", "MaskingGenerator.__init__", _SQUARE),
+    Reason("data/masking.py", "MaskingGenerator.__init__", "one side for a square grid: training gives both"),
     Reason("data/masking.py", "MaskingGenerator.__repr__", _UNUSED),
     Reason("data/transforms.py", "MaybeToTensor.__call__", "an image that is a tensor already: official decodes files"),
     Reason("data/samplers.py", "EpochSampler.__len__", _UNUSED),
