@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy  # imports stats, which takes a second, when a test is made
 from numpy.typing import NDArray
-from scipy import stats
 
 __all__ = ["TIE", "Sample", "Tested", "Values", "exchanged", "varying"]
 
@@ -78,7 +78,7 @@ def exchanged(name: str, reference: Sample, subject: Sample, resamples: int) -> 
 
     # Row numbers trade sides instead of the values: one product then serves all features at once.
     numbers = np.arange(len(values), dtype=np.float64)
-    result = stats.permutation_test(
+    result = scipy.stats.permutation_test(
         (numbers[:first], numbers[first:]),
         largest,
         permutation_type="independent",

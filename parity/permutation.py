@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+import scipy  # imports stats, which takes a second, when it is asked for
 
 from parity.max_t import TIE, Sample, Tested, Values, exchanged, varying
 
@@ -153,7 +153,7 @@ def smallest_detectable(critical: float, deviation: float, first: int, second: i
     if not rest > 0:
         return math.inf
     t = critical * math.sqrt(freedom / rest)
-    above = float(stats.norm.ppf(power)) * math.sqrt(1 + t**2 / (2 * freedom))
+    above = float(scipy.stats.norm.ppf(power)) * math.sqrt(1 + t**2 / (2 * freedom))
     return deviation * math.sqrt(1 / first + 1 / second) * (t + above)
 
 
