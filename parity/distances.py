@@ -81,7 +81,7 @@ def rms(values: Tensor) -> float:
 def distance(left: Tensor, right: Tensor) -> tuple[float, float]:
     """RMS and largest element of the difference where both are finite."""
     left, right = left.detach(), right.detach()
-    if left.dtype == right.dtype and torch.equal(left, right):
+    if _identical(left, right):
         return 0.0, 0.0
     difference = _finite(left.double() - right.double())
     if not difference.numel():
@@ -89,9 +89,14 @@ def distance(left: Tensor, right: Tensor) -> tuple[float, float]:
     return float(difference.square().mean().sqrt()), float(difference.abs().max())
 
 
+def _identical(left: Tensor, right: Tensor) -> bool:
+    """Whether two tensors of one dtype have equal values throughout; NaN equals nothing."""
+    return left.dtype == right.dtype and torch.equal(left, right)
+
+
 def _is_finite(values: Tensor) -> bool:
     """Whether every element is; the sum is not where one is not, and takes a fraction of the time to ask each."""
-    return bool(values.detach().sum().isfinite()) or bool(values.isfinite().all())
+    return bool(values.sum().isfinite()) or bool(values.isfinite().all())
 
 
 def _finite(values: Tensor) -> Tensor:
@@ -104,7 +109,7 @@ def worst_pair(base: Tensor, subject: Tensor) -> tuple[str, str]:
     if not base.numel():
         return "empty", "empty"
     where = 0
-    if base.dtype != subject.dtype or not torch.equal(base, subject) or not _is_finite(base):
+    if not (_identical(base, subject) and _is_finite(base)):
         difference = (base.detach().double() - subject.detach().double()).abs().flatten()
         where = int(torch.nan_to_num(difference, nan=math.inf).argmax())
     return spell(base.flatten()[where].item()), spell(subject.flatten()[where].item())
