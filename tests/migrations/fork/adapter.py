@@ -5,6 +5,7 @@ take, this file asks the code which state it is in; it never decides what a numb
 """
 
 import copy
+import functools
 import inspect
 import sys
 from argparse import Namespace
@@ -12,7 +13,6 @@ from contextlib import suppress
 from types import SimpleNamespace
 
 import main
-import numpy as np
 import torch
 from data.transforms import TMEDinoTransforms
 from losses.koleo_loss import KoLeoLoss
@@ -86,19 +86,16 @@ def student_names(student):
     return {id(param): official_name(name) for name, param in student.named_parameters()}
 
 
-def views_of(args, global_crops, local_crops):
+@functools.cache
+def further_views(n_local_crops):
+    """How many views the fork's transform makes besides official's, whatever the image and the sizes."""
+    transform = TMEDinoTransforms((0.5, 1.0), (0.1, 0.5), n_local_crops, 16, 16)
+    return len(transform(Image.new("RGB", (16, 16)))) - 2 - n_local_crops
+
+
+def views_of(n_local_crops, global_crops, local_crops):
     """Tensors in the fork's order; its further views, if its transform makes any, are copies of the first."""
-    side = max(args.global_crops_size, args.local_crops_size)
-    transform = TMEDinoTransforms(
-        args.global_crops_scale,
-        args.local_crops_scale,
-        args.n_local_crops,
-        args.global_crops_size,
-        args.local_crops_size,
-    )
-    made = len(transform(Image.fromarray(np.zeros((side, side, 3), dtype=np.uint8))))
-    further = made - 2 - args.n_local_crops
-    return [*global_crops, *local_crops, *[global_crops[0]] * further]
+    return [*global_crops, *local_crops, *[global_crops[0]] * further_views(n_local_crops)]
 
 
 # Masks
@@ -136,7 +133,7 @@ def until_masks(args, n_images, optimizer=None, built=None, iteration=0):
 def collate(samples, config, dtype):
     args = arguments(config)
     args.n_local_crops = len(samples[0]["local_crops"])
-    rows = [views_of(args, sample["global_crops"], sample["local_crops"]) for sample in samples]
+    rows = [views_of(args.n_local_crops, sample["global_crops"], sample["local_crops"]) for sample in samples]
     views = [torch.stack(view).to(dtype) for view in zip(*rows, strict=True)]
     n_local = args.n_local_crops
     masks = until_masks(args, len(samples))
@@ -326,7 +323,7 @@ def training_step(config, state, batch, iteration, seed):
         for key, count in (("collated_global_crops", 2), ("collated_local_crops", args.n_local_crops))
         for part in (batch[key].chunk(count) if count else ())
     ]
-    views = views_of(args, crops[:2], crops[2:])
+    views = views_of(args.n_local_crops, crops[:2], crops[2:])
     with patched(trainer, "clip_gradients", clip), patched(trainer, "generate_random_token_masks", draw):
         torch.manual_seed(seed)
         (shown,) = trainer.train_one_epoch(student, teacher, *losses, None, [views], optimizer, built, iteration, args)

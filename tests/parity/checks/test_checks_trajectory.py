@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from parity.adapters.official import OfficialStack
-from parity.checks import training_runs, trajectory
+from parity.checks import trajectory
 from parity.checks.trajectory import LENGTH, SNAPSHOTS, flat_trajectory, trajectory_inputs
 from parity.recipes import RECIPES
 from parity.results import CheckResult
@@ -85,21 +85,16 @@ def test_port_passes(official: Remembering, recipe: str) -> None:
     assert tiers == {("init", "T0"), ("generic", "T1")}
 
 
-def test_the_run_is_a_hundred_steps_long(official: Remembering, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without `--quick` every step of a hundred is compared, to the end of every schedule, in fp32 and in fp64.
-
-    `nox -s parity` runs the hundred; here twenty show that every step is compared, and snapshots where asked for.
-    """
-    assert (LENGTH, SNAPSHOTS) == (100, (0, 1, 9, 49, 59, 99))
-    monkeypatch.setattr(trajectory, "LENGTH", 20)
-    monkeypatch.setattr(training_runs, "SNAPSHOTS", (0, 9, 19))
+def test_the_run_is_a_hundred_steps_long(official: Remembering) -> None:
+    """Without `--quick` `port` is compared over a hundred steps, to the end of every schedule, in fp32 and in fp64."""
     result = check(official, port(), "trajectory.steps", "default", quick=False)
     assert_no_alarm(result)
     assert result.bitwise_equal == result.compared
+    assert (LENGTH, SNAPSHOTS) == (100, (0, 1, 9, 49, 59, 99))
     for state in ("init", "generic"):
         found = [re.match(rf"{state}/step (\d+)/(losses|parameters)/", c.name) for c in result.comparisons]
-        assert {int(m[1]) for m in found if m and m[2] == "losses"} == set(range(20)), state
-        assert {int(m[1]) for m in found if m and m[2] == "parameters"} == {0, 9, 19}, state
+        assert {int(m[1]) for m in found if m and m[2] == "losses"} == set(range(100)), state
+        assert {int(m[1]) for m in found if m and m[2] == "parameters"} == {0, 1, 9, 49, 59, 99}, state
 
 
 @pytest.mark.parametrize("steps", [10, 100])
